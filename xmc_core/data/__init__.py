@@ -1,0 +1,5 @@
+"""Where texts and labels come from."""
+
+from xmc_core.data.dataset import Dataset
+
+__all__ = ["Dataset"]

@@ -1,0 +1,37 @@
+"""The only place where numba compiles: one decorator, one set of options for every kernel.
+
+`nogil` lets `xmc_core.parallel` run kernels side by side; `cache` keeps machine code on disk, so
+that only the first process on a machine pays for compiling; `boundscheck` is off because wrappers
+check what kernels trust; `error_model="numpy"` turns division by zero into inf, not an exception.
+`fastmath` is given per kernel: it may reorder sums (which is what makes them vector code), and the
+order is then fixed at compile time, so equal input still gives equal bits.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from numba import njit
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def kernel(function: Function) -> Function:
+    """Compile a loop over arrays with exact IEEE semantics."""
+    compiled: Function = njit(nogil=True, cache=True, boundscheck=False, error_model="numpy")(function)
+    return compiled
+
+
+def fast_kernel(function: Function) -> Function:
+    """Compile a loop over arrays whose sums may be reordered into vector instructions."""
+    compiled: Function = njit(
+        nogil=True, cache=True, boundscheck=False, error_model="numpy", fastmath=True
+    )(function)
+    return compiled
+
+
+def inline_kernel(function: Function) -> Function:
+    """Compile a helper that is small enough to be copied into each caller by LLVM."""
+    compiled: Function = njit(
+        nogil=True, cache=True, boundscheck=False, error_model="numpy", fastmath=True, forceinline=True
+    )(function)
+    return compiled

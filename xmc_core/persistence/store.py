@@ -1,0 +1,147 @@
+"""A folder of arrays with a manifest.
+
+    manifest.json      format, kind, version, facts, and for each array file: dtype, shape, crc32
+    <name>.npy         one array a file, opened by memory map: loading costs the same for any size
+
+Nothing is pickled, and no clock, host or user name is written: equal content, equal bytes.
+"""
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from xmc_core.errors import StoreError
+from xmc_core.persistence.atomic import write_text
+from xmc_core.types import Json, SparseRows
+
+FORMAT = "xmc-store"
+FORMAT_VERSION = 1
+CHECKED_BYTES = 64 * 2**20
+"""Arrays up to this size have their checksum compared at loading; larger ones only with `verify`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """What a folder holds: `arrays` by name, and `facts`, plain JSON."""
+
+    folder: Path
+    facts: Json
+    arrays: dict[str, NDArray[Any]]
+
+    def csr(self, name: str) -> SparseRows:
+        """The sparse matrix that was written under `name`."""
+        shape = tuple(self.facts["csr"][name])
+        parts = (self.arrays[f"{name}.data"], self.arrays[f"{name}.indices"], self.arrays[f"{name}.indptr"])
+        matrix = csr_array(parts, shape=shape, copy=False)
+        matrix.has_sorted_indices = True
+        return matrix
+
+    def strings(self, name: str) -> list[str]:
+        """The list of strings that was written under `name`."""
+        text = self.arrays[f"{name}.utf8"].tobytes()
+        ends = self.arrays[f"{name}.ends"]
+        starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
+        return [text[a:b].decode("utf-8") for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
+
+
+def write_store(
+    folder: Path,
+    kind: str,
+    *,
+    arrays: Mapping[str, NDArray[Any]] | None = None,
+    matrices: Mapping[str, SparseRows] | None = None,
+    strings: Mapping[str, Sequence[str]] | None = None,
+    facts: Json | None = None,
+) -> None:
+    """Write arrays, sparse matrices and lists of strings into `folder`, the manifest last.
+
+    `kind` names what it is ("label-tree"); `read_store` refuses a folder of another kind.
+    """
+    everything = dict(arrays or {})
+    for name, matrix in (matrices or {}).items():
+        everything[f"{name}.data"] = matrix.data
+        everything[f"{name}.indices"] = matrix.indices.astype(np.int32, copy=False)
+        everything[f"{name}.indptr"] = matrix.indptr.astype(np.int64, copy=False)
+    for name, values in (strings or {}).items():
+        encoded = [value.encode("utf-8") for value in values]
+        everything[f"{name}.utf8"] = np.frombuffer(b"".join(encoded), np.uint8)
+        everything[f"{name}.ends"] = np.cumsum([len(e) for e in encoded], dtype=np.int64)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    listing = {}
+    for name, array in sorted(everything.items()):
+        array = np.ascontiguousarray(array)
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        listing[name] = {"dtype": str(array.dtype), "shape": list(array.shape), "crc32": _crc32(array)}
+    manifest = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "kind": kind,
+        "facts": {**(facts or {}), "csr": {name: list(m.shape) for name, m in (matrices or {}).items()}},
+        "arrays": listing,
+    }
+    write_text(folder / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+
+
+def read_store(folder: Path | str, kind: str, *, verify: bool = False) -> Store:
+    """Open a folder written by `write_store`; arrays are read-only memory maps.
+
+    Raises
+    ------
+    StoreError
+        If the folder is missing, of another kind or version, or a file is missing, truncated or
+        altered. The message names the file. Checksums of large arrays are compared with `verify`.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    if manifest["kind"] != kind:
+        raise StoreError(f"{folder} holds a {manifest['kind']}, not a {kind}.")
+
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, expected in manifest["arrays"].items():
+        file = folder / f"{name}.npy"
+        try:
+            empty = 0 in expected["shape"]  # an empty file cannot be mapped
+            array = np.load(file, mmap_mode=None if empty else "r", allow_pickle=False)
+        except FileNotFoundError:
+            raise StoreError(f"{file} is missing; the folder is incomplete, restore or rebuild it.") from None
+        except (ValueError, OSError, EOFError) as error:
+            raise StoreError(f"{file} is damaged ({error}); restore or rebuild the folder.") from error
+        found = {"dtype": str(array.dtype), "shape": list(array.shape)}
+        wanted = {"dtype": expected["dtype"], "shape": expected["shape"]}
+        if found != wanted:
+            raise StoreError(f"{file} holds {found}, the manifest says {wanted}; it was altered.")
+        if (verify or array.nbytes <= CHECKED_BYTES) and _crc32(array) != expected["crc32"]:
+            raise StoreError(f"{file} does not match its checksum; it was altered or damaged.")
+        arrays[name] = array if empty else np.asarray(array)
+    return Store(folder, manifest["facts"], arrays)
+
+
+def read_manifest(folder: Path | str) -> Json:
+    """The manifest of a store: kind, facts, arrays."""
+    file = Path(folder) / "manifest.json"
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StoreError(f"{folder} is not a saved xmc folder: it has no manifest.json.") from None
+    except (ValueError, OSError) as error:
+        raise StoreError(f"{file} cannot be read ({error}); restore or rebuild the folder.") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise StoreError(f"{file} is not an xmc manifest.")
+    if manifest.get("version") != FORMAT_VERSION:
+        raise StoreError(
+            f"{folder} has format version {manifest.get('version')}; this release reads {FORMAT_VERSION}."
+        )
+    content: Json = manifest
+    return content
+
+
+def _crc32(array: NDArray[Any]) -> int:
+    return zlib.crc32(array.reshape(-1).view(np.uint8)) if array.size else 0

@@ -1,0 +1,151 @@
+"""How a stage tells what it is doing: one small reporter, three readers.
+
+Whoever watches gets JSON lines: the file named by the environment variable XMC_EVENTS, appended
+to while the stage runs (Dagster and MLflow follow it live). Whoever sits at a terminal gets a line
+a step on standard error. Tests read `Recorder.events`.
+
+An event is one object: {"event": ..., "stage": ..., "dataset": ..., "time": seconds since 1970}
+and, by kind,
+
+- started
+- progress: done, total, unit, seconds (since the stage began), left (estimated seconds, or null)
+- message: text
+- metrics: values {name: number}; what the stage has to say about its result
+- curve: step, values {name: number}; a point of a learning curve
+- finished: seconds, peak_memory_mb
+- failed: error (one line for the user)
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from xmc_core.types import Json
+
+EVENTS_VARIABLE = "XMC_EVENTS"
+PROGRESS_SECONDS = 2.0
+"""Progress is told at most this often."""
+
+Item = TypeVar("Item")
+
+
+class Reporter:
+    """Base: swallows everything. Library functions take one and need not ask whether it is there."""
+
+    def emit(self, event: str, **values: Any) -> None:
+        """Hand one event on."""
+
+    def message(self, text: str) -> None:
+        """Say one line."""
+        self.emit("message", text=text)
+
+    def metrics(self, **values: float) -> None:
+        """State facts about the result: rows, features, P@1 ..."""
+        self.emit("metrics", values=values)
+
+    def curve(self, step: int, **values: float) -> None:
+        """Add a point to a learning curve."""
+        self.emit("curve", step=step, values=values)
+
+    def track(self, items: Iterable[Item], total: int, unit: str) -> Iterator[Item]:
+        """Yield `items` and tell every few seconds how many of `total` are done."""
+        started = last = time.monotonic()
+        for done, item in enumerate(items):
+            now = time.monotonic()
+            if now - last >= PROGRESS_SECONDS:
+                last = now
+                self.progress(done, total, unit, now - started)
+            yield item
+
+    def progress(self, done: int, total: int, unit: str, seconds: float) -> None:
+        """Tell how far a loop is, `seconds` after it began."""
+        left = seconds / done * (total - done) if done else None
+        self.emit("progress", done=done, total=total, unit=unit, seconds=seconds, left=left)
+
+
+SILENT = Reporter()
+
+
+class Recorder(Reporter):
+    """Keeps all events in memory."""
+
+    def __init__(self) -> None:
+        self.events: list[Json] = []
+
+    def emit(self, event: str, **values: Any) -> None:
+        self.events.append({"event": event, **values})
+
+
+class StageReporter(Reporter):
+    """Writes JSON lines for programs and short lines for people."""
+
+    def __init__(self, stage: str, dataset: str, *, quiet: bool = False) -> None:
+        self.stage = stage
+        self.dataset = dataset
+        self.quiet = quiet
+        self.facts: dict[str, float] = {}
+        self._began = time.monotonic()
+        self._file = Path(path) if (path := os.environ.get(EVENTS_VARIABLE)) else None
+
+    def emit(self, event: str, **values: Any) -> None:
+        if event == "metrics":
+            self.facts.update(values["values"])
+        line = {"event": event, "stage": self.stage, "dataset": self.dataset, "time": time.time(), **values}
+        if self._file is not None:
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        if not self.quiet and (text := describe(line)):
+            print(f"{self.stage:>18}  {text}", file=sys.stderr, flush=True)
+
+    def finished(self) -> None:
+        self.emit("finished", seconds=time.monotonic() - self._began, peak_memory_mb=peak_memory_mb())
+
+
+def describe(event: Json) -> str:
+    """One line for people, or nothing."""
+    kind = event["event"]
+    if kind == "message":
+        return str(event["text"])
+    if kind == "progress":
+        left = f", {duration(event['left'])} left" if event["left"] is not None else ""
+        return f"{event['done']:,} of {event['total']:,} {event['unit']}{left}"
+    if kind == "metrics":
+        return ", ".join(f"{name} {number(value)}" for name, value in event["values"].items())
+    if kind == "curve":
+        points = ", ".join(f"{name} {number(value)}" for name, value in event["values"].items())
+        return f"step {event['step']:,}: {points}"
+    if kind == "finished":
+        return f"done in {duration(event['seconds'])}, peak memory {event['peak_memory_mb']:,.0f} MB"
+    if kind == "failed":
+        return f"failed: {event['error']}"
+    return ""
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(4.21), duration(75), duration(7260)
+    ('4.2 s', '1 min 15 s', '2 h 1 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def number(value: float) -> str:
+    """
+    >>> number(12345), number(0.12345), number(71.5)
+    ('12,345', '0.1235', '71.5')
+    """
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
