@@ -1,5 +1,6 @@
-"""Where texts and labels come from."""
+"""Texts, labels and predictions: what goes in and what comes out."""
 
 from xmc_core.data.dataset import Dataset
+from xmc_core.data.predictions import Predictions
 
-__all__ = ["Dataset"]
+__all__ = ["Dataset", "Predictions"]

@@ -24,6 +24,9 @@ class ProjectPaths:
 
     data: Path
     dataset: str
+    preset: str | None = None
+    """With a preset of the user's choice everything goes to data/presets/<preset>/, so that what
+    DVC keeps of the data set's own settings stays untouched."""
 
     @property
     def raw(self) -> Path:
@@ -31,20 +34,25 @@ class ProjectPaths:
         return self.data / "raw" / self.dataset
 
     @property
+    def _root(self) -> Path:
+        return self.data / "presets" / self.preset if self.preset else self.data
+
+    @property
     def reports(self) -> Path:
         """metrics.json, tables, plots and the report: what people look at."""
-        return self.data / "reports" / self.dataset
+        return self._root / "reports" / self.dataset
 
     def out(self, stage: str) -> Path:
         """The folder that a stage writes, and DVC caches."""
-        return self.data / "artifacts" / self.dataset / stage
+        return self._root / "artifacts" / self.dataset / stage
 
     def existing(self, stage: str) -> Path:
         """The same, for reading."""
         folder = self.out(stage)
         if not (folder / "manifest.json").exists():
+            preset = f" --preset {self.preset}" if self.preset else ""
             raise DataError(
                 f"{folder} is not there: run the stage `{stage}` first "
-                f"(`dvc repro {stage}@{self.dataset}`, or `xmc run {stage} --dataset {self.dataset}`)."
+                f"(xmc run {stage} --dataset {self.dataset}{preset})."
             )
         return folder

@@ -1,0 +1,79 @@
+"""What earlier stages have written, loaded when first asked for."""
+
+from functools import cached_property
+from pathlib import Path
+
+from xmc_core.data import Dataset, Predictions
+from xmc_core.features.tfidf import TfidfVectorizer
+from xmc_core.models.xr_linear import XRLinear
+from xmc_core.persistence import read_store
+from xmc_core.stages.paths import ProjectPaths
+from xmc_core.tree import LabelTree
+from xmc_core.types import Floats, SparseRows
+
+
+class Inputs:
+    """The artifacts of one data set. Each property names the stage that it comes from."""
+
+    def __init__(self, paths: ProjectPaths) -> None:
+        self.paths = paths
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """Of `dataset`."""
+        return Dataset.load(self.paths.existing("dataset"))
+
+    @property
+    def Y_train(self) -> SparseRows:
+        return self.dataset.Y_train
+
+    @cached_property
+    def vectorizer(self) -> TfidfVectorizer:
+        """Of `tfidf_features`."""
+        return TfidfVectorizer.load(self.paths.existing("tfidf_features") / "vectorizer")
+
+    @cached_property
+    def X_train(self) -> SparseRows:
+        return read_store(self.paths.existing("tfidf_features"), "tfidf-features").csr("X_train")
+
+    @cached_property
+    def X_test(self) -> SparseRows:
+        return read_store(self.paths.existing("tfidf_features"), "tfidf-features").csr("X_test")
+
+    @cached_property
+    def initial_tree(self) -> LabelTree:
+        """Of `initial_tree`."""
+        return LabelTree.load(self.paths.existing("initial_tree") / "tree")
+
+    @cached_property
+    def matcher(self) -> XRLinear:
+        """Of `matcher`: XR-Linear over the initial tree."""
+        return XRLinear.load(self.paths.existing("matcher") / "model")
+
+    @cached_property
+    def beams(self) -> SparseRows:
+        """Of `matcher`: (n_train, n_leaves) scores of the clusters that its beam reaches."""
+        return read_store(self.paths.existing("matcher"), "matcher").csr("beams")
+
+    @cached_property
+    def disentangled_tree(self) -> LabelTree:
+        """Of `disentangled_tree`."""
+        return LabelTree.load(self.paths.existing("disentangled_tree") / "tree")
+
+    @property
+    def encoder(self) -> Path:
+        """Of `xr_transformer`: the folder of the fine-tuned encoder; absent with `encoder: none`."""
+        return self.paths.existing("xr_transformer") / "encoder"
+
+    @cached_property
+    def embeddings_train(self) -> Floats:
+        """(n_train, n_dims); n_dims is 0 with `encoder.name: none`."""
+        return read_store(self.paths.existing("xr_transformer"), "embeddings").arrays["train"]
+
+    @cached_property
+    def embeddings_test(self) -> Floats:
+        return read_store(self.paths.existing("xr_transformer"), "embeddings").arrays["test"]
+
+    def predictions(self, stage: str) -> Predictions:
+        """On the test split, of `matcher`, `disentangled_tree` or `rankers`."""
+        return Predictions.load(self.paths.existing(stage) / "predictions")
