@@ -1,0 +1,1 @@
+"""Texts to sparse rows: tf-idf, label features, joined blocks."""

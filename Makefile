@@ -1,0 +1,56 @@
+# Everything starts here. `make` alone lists the targets.
+PYTHON ?= python3
+BIN := .venv/bin
+DATASET ?= python-api
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo ui test check format warmup repro clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: .venv/installed ## make .venv with everything the pipeline needs
+
+.venv/bin/pip:
+	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 14); sys.exit(0 if ok else \
+	  "xmc needs Python 3.11 to 3.13, " + sys.executable + " is " + sys.version.split()[0] + \
+	  "; name another one: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv || (rm -rf .venv; echo "No venv could be made; on Debian and Ubuntu: apt install python3-venv"; exit 1)
+
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[encoder,orchestration,demo]'
+	$(BIN)/xmc warmup
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[encoder,orchestration,demo,deploy,dev]'
+	@touch $@
+
+demo: .venv/installed ## run the whole pipeline on the built-in data, from source code to a champion
+	$(BIN)/python -m orchestration.demo --dataset $(DATASET)
+
+ui: .venv/installed ## open Dagster on port 3000 and MLflow on port 5000
+	$(BIN)/python -m orchestration.ui
+
+repro: .venv/installed ## bring everything up to date with DVC alone
+	$(BIN)/dvc repro
+
+test: .venv/installed-dev ## run every test
+	$(BIN)/python -m pytest
+
+check: .venv/installed-dev ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/installed-dev ## let ruff tidy the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+warmup: .venv/installed ## compile all kernels into the cache
+	$(BIN)/xmc warmup
+
+clean: ## remove the environment and all local state; data/raw stays
+	rm -rf .venv .xmc .dvc/cache .dvc/tmp data/artifacts data/reports data/presets dvc.lock

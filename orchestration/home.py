@@ -1,0 +1,26 @@
+"""The embedded defaults: everything that the three tools keep lies in the project's .xmc folder."""
+
+import os
+from pathlib import Path
+
+from orchestration.dvc_project import tool_environment
+
+DAGSTER_YAML = """\
+# Dagster's own settings for `make demo` and `make ui`; all else is SQLite in this folder.
+telemetry:
+  enabled: false
+"""
+
+
+def environment(root: Path) -> dict[str, str]:
+    """Variables for Dagster and MLflow on this machine; what the user has set stays."""
+    home = Path(os.environ.get("DAGSTER_HOME") or root / ".xmc" / "dagster").resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    settings = home / "dagster.yaml"
+    if not settings.exists():
+        settings.write_text(DAGSTER_YAML, encoding="utf-8")
+    return {
+        **tool_environment(),
+        "DAGSTER_HOME": str(home),
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    }

@@ -1,0 +1,1 @@
+"""The trained pipeline as an MLflow model."""

@@ -1,0 +1,138 @@
+"""Model versions: how they are made, found and fetched.
+
+One registered model per data set, `xmc-<dataset>`. A version carries the bundle, what it predicted
+on the test split, and tags that lead back to where it came from.
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import xmc_core
+from xmc_core.config import Config
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.models import ModelSignature
+
+CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
+"""Aliases: the newest candidate, the one to use, and the way back."""
+
+MD5 = "dvc.md5."
+"""Tag of a stage's md5: `dvc.md5.rankers` says which bundle a version holds."""
+
+STATUS = "validation_status"
+"""Tag: pending, passed or refused by the gate."""
+
+ALWAYS_NEEDED = ("numpy", "scipy", "numba", "pyyaml")
+NEEDED_BY_ENCODER = ("torch", "transformers", "safetensors")
+
+DESCRIPTION = """\
+Ranks the labels of `{dataset}` for a text: extreme multi-label classification by xmc.
+
+```python
+model = mlflow.pyfunc.load_model("models:/{name}@champion")
+model.predict(["some text"], params={{"top_k": 5}})  # [{{"labels": [...], "scores": [...]}}]
+```
+
+`mlflow models serve -m models:/{name}@champion --env-manager local` answers the same over HTTP.
+Aliases: `champion` is the one to use, `challenger` the newest candidate, `previous` the way back.
+"""
+
+
+def model_name(dataset: str) -> str:
+    return f"xmc-{dataset}"
+
+
+def find_version(client: "MlflowClient", name: str, md5: str) -> "ModelVersion | None":
+    """The newest version that holds the bundle with this md5."""
+    versions = client.search_model_versions(f"name = '{name}'", max_results=1000)
+    same = [v for v in versions if v.tags.get(f"{MD5}rankers") == md5]
+    return max(same, key=lambda v: int(v.version), default=None)
+
+
+def aliased(client: "MlflowClient", name: str, alias: str) -> "ModelVersion | None":
+    """The version that an alias names; None if there is no such alias, or no such model yet."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+    # A missing model is "does not exist", a missing alias of an existing one "invalid parameter".
+    absent = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
+    try:
+        return client.get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        if error.error_code in absent:
+            return None
+        raise
+
+
+def register(
+    client: "MlflowClient",
+    run_id: str,
+    *,
+    dataset: str,
+    config: Config,
+    bundle: Path,
+    predictions: Path,
+    example: Sequence[str],
+    tags: Mapping[str, str],
+) -> "ModelVersion":
+    """Log the bundle as a model of the run, and register it. Takes a few seconds and two copies."""
+    import mlflow
+    import mlflow.pyfunc
+
+    name = model_name(dataset)
+    inference = config.inference
+    params = {"top_k": inference.top_k, "beam_size": inference.beam_size}
+    with mlflow.start_run(run_id=run_id):
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(Path(__file__).with_name("model.py")),
+            artifacts={"bundle": str(bundle), "predictions": str(predictions)},
+            code_paths=[str(Path(xmc_core.__file__).parent)],
+            signature=signature(params),
+            input_example=(list(example), params),
+            pip_requirements=requirements(with_encoder=config.encoder.name != "none"),
+            tags=dict(tags),
+        )
+    _describe(client, name, dataset)
+    made = mlflow.register_model(logged.model_uri, name, tags={**tags, STATUS: "pending"})
+    return client.get_model_version(name, made.version)
+
+
+def signature(params: Mapping[str, int]) -> "ModelSignature":
+    """One unnamed column of strings: a list of texts fits it, and so does a data frame."""
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
+
+    return ModelSignature(
+        inputs=Schema([ColSpec(DataType.string)]),
+        outputs=Schema([ColSpec(Array(DataType.string), "labels"), ColSpec(Array(DataType.double), "scores")]),
+        params=ParamSchema([ParamSpec(name, "long", value) for name, value in params.items()]),
+    )
+
+
+def requirements(*, with_encoder: bool) -> list[str]:
+    """Pins of what the bundle needs to answer: the versions that it was trained with."""
+    names = ALWAYS_NEEDED + (NEEDED_BY_ENCODER if with_encoder else ())
+    # A local build such as 2.13.0+cpu is in no index; the same release is.
+    return [f"{name}=={installed_version(name).partition('+')[0]}" for name in names]
+
+
+def fetch(name: str, version: str | int, artifact: str) -> Path:
+    """Local copy of a version's `bundle` or `predictions`."""
+    import mlflow
+
+    return Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version}/artifacts/{artifact}"))
+
+
+def _describe(client: "MlflowClient", name: str, dataset: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name, {"dataset": dataset}, DESCRIPTION.format(dataset=dataset, name=name))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise

@@ -1,0 +1,147 @@
+"""One stage as a subprocess, followed while it runs."""
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from xmc_core.reporting import EVENTS_VARIABLE
+
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 10.0
+"""Between asking a stage to stop and killing it."""
+
+LAST_LINES = 25
+"""Of what a failed stage has printed: enough for the end of a traceback."""
+
+CHATTER = ("To track the changes with git", "git add ", "To enable auto staging", "dvc config core.", "Use `dvc push`")
+"""What DVC advises after every stage."""
+
+
+class StageFailed(Exception):
+    """A stage ended with an error; the message holds its own words."""
+
+    def __init__(self, message: str, *, explained: bool) -> None:
+        super().__init__(message)
+        self.explained = explained
+        """The stage itself said why. Where it could not (killed, out of memory), a second try may
+        succeed."""
+
+
+class StageRun:
+    """A started stage. Iterate `events()` to the end, then ask for `reused` and the rest.
+
+    No thread is involved: the stage writes its events and its output to two files, and whoever
+    iterates reads them as they grow.
+    """
+
+    def __init__(
+        self, name: str, command: Sequence[str], folder: Path, environment: Mapping[str, str]
+    ) -> None:
+        self.name = name
+        self.command = list(command)
+        self.folder = folder
+        self.environment = environment
+        self.seconds = 0.0
+        self.peak_memory_mb: float | None = None
+        self.started = False
+        self.error: str | None = None
+        """The stage's own one-line error."""
+
+        self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
+
+    @property
+    def reused(self) -> bool:
+        """DVC found nothing to do, or restored the result from its cache: the stage never began."""
+        return not self.started
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Yield the stage's events (see xmc_core.reporting) as they happen.
+
+        Raises StageFailed at the end if the stage failed. When the caller stops early, or is
+        interrupted, the stage is stopped too.
+        """
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="xmc-run-") as scratch:
+            events_file, output_file = Path(scratch) / "events.jsonl", Path(scratch) / "output.txt"
+            events_file.touch()
+            with output_file.open("wb") as output:
+                process = subprocess.Popen(
+                    self.command,
+                    cwd=self.folder,
+                    env={**self.environment, EVENTS_VARIABLE: str(events_file)},
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # a group of its own, so that all of it can be stopped
+                )
+            try:
+                with events_file.open(encoding="utf-8") as lines:
+                    running = True
+                    while running:
+                        running = _still_running(process)
+                        for event in _complete_lines(lines):
+                            self._take(event)
+                            yield event
+            finally:
+                _stop(process)
+                self.seconds = time.monotonic() - began
+                self._read_output(output_file)
+        if process.returncode != 0:
+            raise StageFailed(self._failure(process.returncode), explained=self.error is not None)
+
+    def _take(self, event: Mapping[str, Any]) -> None:
+        if event["event"] == "started":
+            self.started = True
+        elif event["event"] == "finished":
+            self.peak_memory_mb = float(event["peak_memory_mb"])
+        elif event["event"] == "failed":
+            self.error = str(event["error"])
+
+    def _read_output(self, file: Path) -> None:
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            text = line.rstrip()
+            if text and not text.strip().startswith(CHATTER):
+                self.last_lines.append(text)
+
+    def _failure(self, code: int) -> str:
+        reason = self.error or (
+            f"killed by signal {-code}" if code < 0 else f"ended with exit code {code} and no word of its own"
+        )
+        return "\n".join([f"{self.name}: {reason}", "", "Its last lines:", *self.last_lines])
+
+
+def _still_running(process: "subprocess.Popen[bytes]") -> bool:
+    try:
+        process.wait(POLL_SECONDS)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
+
+
+def _complete_lines(file: Any) -> Iterator[dict[str, Any]]:
+    """Events written since the last look; a line still being written waits for the next one."""
+    while True:
+        position = file.tell()
+        line = file.readline()
+        if not line.endswith("\n"):
+            file.seek(position)
+            return
+        yield json.loads(line)
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is not None:
+            return
+        try:
+            os.killpg(process.pid, sign)
+            process.wait(GRACE_SECONDS)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            continue

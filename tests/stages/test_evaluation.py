@@ -1,0 +1,206 @@
+"""The stage on a small project whose earlier stages are written by the real save functions."""
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+from xmc_core.models.xr_linear import train_xr_linear
+
+from xmc_core.config import Config
+from xmc_core.data import Dataset, Predictions
+from xmc_core.errors import DataError
+from xmc_core.metrics import evaluate, load_rows, not_worse, split_digest
+from xmc_core.metrics.report import MODELS, SUMMARY, summary_table
+from xmc_core.persistence import read_store, write_store
+from xmc_core.stages.evaluation import REPORT_FILES
+from xmc_core.stages.paths import ProjectPaths
+from xmc_core.stages.runner import run_stage
+from xmc_core.tree import LabelTree
+from xmc_core.types import SparseRows
+
+N_TRAIN, N_TEST, N_LABELS, N_UNSEEN = 120, 40, 24, 2
+CONFIG = Config().replace(**{"inference.top_k": 10, "n_threads": 1})
+CURVES = "step,level,loss,learning_rate\n1,1,0.9,1e-4\n2,1,0.5,5e-5\n1,2,0.8,1e-4\n"
+
+
+def made_labels(n_rows: int, rng: np.random.Generator) -> SparseRows:
+    rows = np.arange(n_rows)
+    first, second = rng.integers(0, N_LABELS, (2, n_rows))
+    dense = np.zeros((n_rows, N_LABELS), np.float32)
+    dense[rows, first] = dense[rows, second] = 1.0
+    return csr_array(dense)
+
+
+def features(Y: SparseRows, rng: np.random.Generator) -> SparseRows:
+    """A word for each label, and some noise."""
+    noise = (rng.random((Y.shape[0], N_LABELS + 6)) < 0.1).astype(np.float32)
+    noise[:, :N_LABELS] += Y.toarray()
+    return csr_array(noise / np.linalg.norm(noise, axis=1, keepdims=True).clip(1e-6))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> ProjectPaths:
+    """All stages but the last."""
+    paths = ProjectPaths(tmp_path_factory.mktemp("project") / "data", "made")
+    rng = np.random.default_rng(11)
+    Y_train, Y_test = made_labels(N_TRAIN, rng), made_labels(N_TEST, rng)
+    X_train, X_test = features(Y_train, rng), features(Y_test, rng)
+    seen = Y_test.toarray()
+    seen[3] = 0.0  # a test document without labels
+    unseen = np.zeros((N_TEST, N_UNSEEN), np.float32)
+    unseen[5] = 1.0
+    dataset = Dataset(
+        [f"train {row}" for row in range(N_TRAIN)],
+        [f"How do I <sort> number {row}?" for row in range(N_TEST)],
+        [f"pkg.label_{label}" for label in range(N_LABELS + N_UNSEEN)],
+        Y_train,
+        csr_array(np.hstack([seen, unseen])),
+    )
+    dataset.save(paths.out("dataset"))
+    write_store(
+        paths.out("tfidf_features"),
+        "tfidf-features",
+        matrices={"X_train": X_train, "X_test": X_test},
+    )
+    leaves = [list(range(start, start + 4)) for start in range(0, N_LABELS, 4)]
+    trees = {"matcher": LabelTree.from_leaves(leaves, branching=3)}
+    leaves[0].append(9)  # one label lives in two clusters
+    trees["disentangled_tree"] = LabelTree.from_leaves(leaves, branching=3)
+    for stage, tree in trees.items():
+        model = train_xr_linear(X_train, Y_train, CONFIG, tree=tree)
+        model.save(paths.out(stage) / "model")
+        model.predict(X_test, top_k=10).save(paths.out(stage) / "predictions")
+        write_store(paths.out(stage), stage.replace("_", "-"))
+    shutil.copytree(
+        paths.out("disentangled_tree") / "predictions", paths.out("rankers") / "predictions"
+    )
+    write_store(paths.out("rankers"), "rankers")
+    write_store(paths.out("xr_transformer"), "embeddings")
+    (paths.out("xr_transformer") / "curves.csv").write_text(CURVES, encoding="utf-8")
+    return paths
+
+
+@pytest.fixture
+def copy(finished: ProjectPaths, tmp_path: Path) -> Callable[[str], ProjectPaths]:
+    def copied(name: str) -> ProjectPaths:
+        shutil.copytree(finished.data, tmp_path / name)
+        return ProjectPaths(tmp_path / name, finished.dataset)
+
+    return copied
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+def test_leaves_every_file_and_the_same_bytes_twice(copy):
+    first, second = copy("first"), copy("second")
+    facts = run_stage("evaluation", first, CONFIG, quiet=True)
+    assert run_stage("evaluation", second, CONFIG, quiet=True) == facts
+    assert set(contents(first.reports)) == set(REPORT_FILES)
+    assert contents(first.reports) == contents(second.reports)
+    assert contents(first.out("evaluation")) == contents(second.out("evaluation"))
+
+    again = run_stage("evaluation", first, CONFIG, quiet=True)  # over what is there already
+    assert again == facts
+    assert contents(first.reports) == contents(second.reports)
+
+
+def test_every_figure_comes_from_the_predictions(copy):
+    paths = copy("project")
+    facts = run_stage("evaluation", paths, CONFIG, quiet=True)
+    metrics = json.loads((paths.reports / "metrics.json").read_text(encoding="utf-8"))
+    assert tuple(metrics) == MODELS
+    dataset = Dataset.load(paths.out("dataset"))
+    for model, stage in zip(MODELS, ("matcher", "disentangled_tree", "rankers"), strict=True):
+        expected = evaluate(
+            Predictions.load(paths.out(stage) / "predictions"),
+            dataset.Y_test,
+            label_counts=dataset.label_counts,
+            n_train=N_TRAIN,
+        )
+        for name, value in expected.items():
+            assert metrics[model][name] == round(value, 4)
+    assert metrics["xr_transformer"]["P@1"] > 50  # the words give the labels away
+    assert facts == {name: metrics["xr_transformer"][name] for name in SUMMARY}
+    assert [values[0] for _, values in summary_table(metrics)] == [
+        metrics[model]["P@1"] for model in MODELS
+    ]
+
+
+def test_row_scores_are_kept_for_the_gate(copy):
+    paths = copy("project")
+    run_stage("evaluation", paths, CONFIG, quiet=True)
+    rows = load_rows(paths.out("evaluation"))
+    metrics = json.loads((paths.reports / "metrics.json").read_text(encoding="utf-8"))
+    for model in MODELS:
+        for name in SUMMARY:
+            assert round(rows[model][name].value, 4) == metrics[model][name]
+    assert not_worse(rows["xr_transformer"], rows["disentangled"]).passed  # they are the same
+    facts = read_store(paths.out("evaluation"), "evaluation").facts
+    assert facts["test_split"] == split_digest(Dataset.load(paths.out("dataset")).Y_test)
+
+
+def test_tables_hold_a_line_for_each_decile_and_beam(copy):
+    paths = copy("project")
+    run_stage("evaluation", paths, CONFIG, quiet=True)
+    tables = contents(paths.reports)
+    slices = list(csv.DictReader(io.StringIO(tables["slices.csv"].decode())))
+    assert [row["decile"] for row in slices] == [str(d) for d in range(1, 11)] * len(MODELS)
+    assert sum(int(row["labels"]) for row in slices[:10]) == N_LABELS
+    recalls = list(csv.DictReader(io.StringIO(tables["recall.csv"].decode())))
+    assert [row["beam_size"] for row in recalls] == ["1", "2", "5", "10"] * 2
+    values = [float(row["recall"]) for row in recalls[:4]]
+    assert values == sorted(values)
+    # A beam over all six leaves reaches everything but the two labels that train never showed:
+    # row 5 then misses two of its labels, row 3 has none.
+    true = Dataset.load(paths.out("dataset")).Y_test[[5]].nnz
+    assert values[-1] == pytest.approx(100 * (38 + (true - 2) / true) / 39, abs=1e-4)
+    assert tables["curves.csv"].decode() == CURVES
+
+
+def test_examples_are_five_labelled_rows_with_their_answers_marked(copy):
+    paths = copy("project")
+    run_stage("evaluation", paths, CONFIG, quiet=True)
+    examples = json.loads((paths.out("evaluation") / "examples.json").read_text(encoding="utf-8"))
+    dataset = Dataset.load(paths.out("dataset"))
+    assert len({example["text"] for example in examples}) == 5
+    for example in examples:
+        row = dataset.test_texts.index(example["text"])
+        true = {dataset.label_names[label] for label in dataset.Y_test[[row]].indices}
+        assert true
+        assert len(example["labels"]) == 5
+        for name, _, right in example["labels"]:
+            assert right == (name in true)
+        assert set(example["missed"]) == true - {name for name, _, _ in example["labels"]}
+    html = (paths.reports / "report.html").read_text(encoding="utf-8")
+    assert "How do I &lt;sort&gt; number" in html
+    assert html.count("data:image/png;base64,") == 4
+
+
+def test_without_an_encoder_the_report_says_so(copy):
+    paths = copy("project")
+    (paths.out("xr_transformer") / "curves.csv").unlink()
+    run_stage("evaluation", paths, CONFIG, quiet=True)
+    assert set(contents(paths.reports)) == set(REPORT_FILES)
+    assert (paths.reports / "curves.csv").read_text() == "step,level,loss,learning_rate\n"
+    report = (paths.reports / "report.md").read_text(encoding="utf-8")
+    assert "Final rankers (no encoder)" in report
+    run_stage("evaluation", paths, CONFIG.replace(**{"encoder.name": "some-model"}), quiet=True)
+    report = (paths.reports / "report.md").read_text(encoding="utf-8")
+    assert "XR-Transformer, final rankers" in report
+
+
+def test_a_missing_stage_is_named_and_nothing_is_written(copy):
+    paths = copy("project")
+    shutil.rmtree(paths.out("disentangled_tree"))
+    with pytest.raises(DataError, match="run the stage `disentangled_tree` first"):
+        run_stage("evaluation", paths, CONFIG, quiet=True)
+    assert not paths.out("evaluation").exists()
+    assert not paths.reports.exists()

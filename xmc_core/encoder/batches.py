@@ -1,0 +1,57 @@
+"""Which texts go through the encoder together.
+
+A batch is padded to its longest text, so texts of like length belong together. On EUR-Lex titles
+cut to 64 tokens random batches of 32 are 19 % padding, sorted ones below 1 %.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xmc_core.types import Indices
+
+BUCKET = 16
+"""Batches whose texts are sorted together while training: enough to leave 2 to 3 % of padding,
+few enough that a batch is not made of one kind of text alone."""
+
+
+def encoding_batches(lengths: NDArray[Any], batch_tokens: int) -> list[Indices]:
+    """Cut all rows into batches of at most `batch_tokens` tokens, padding included.
+
+    Longest first, so that memory that does not suffice shows at once. A text longer than
+    `batch_tokens` gets a batch of its own.
+    """
+    order = np.argsort(-lengths, kind="stable").astype(np.int32)
+    batches = []
+    start = 0
+    while start < len(order):
+        width = max(int(lengths[order[start]]), 1)
+        end = start + max(batch_tokens // width, 1)
+        batches.append(order[start:end])
+        start = end
+    return batches
+
+
+def training_batches(lengths: NDArray[Any], batch_size: int, steps: int, seed: int) -> Iterator[Indices]:
+    """Yield `steps` batches of random rows, epoch after epoch; within a batch longest first.
+
+    Every epoch holds each row once, in batches whose sizes differ by one at most and never pass
+    `batch_size`. Rows are drawn at random, sorted by length within buckets of BUCKET batches, and
+    the batches shuffled again. Same seed, same batches.
+    """
+    rng = np.random.default_rng(seed)
+    n_rows = len(lengths)
+    n_batches = -(-n_rows // batch_size)
+    left = steps
+    while left > 0:
+        rows = rng.permutation(n_rows).astype(np.int32)
+        bounds = np.arange(n_batches + 1) * n_rows // n_batches
+        for first in range(0, n_batches, BUCKET):
+            start, end = bounds[first], bounds[min(first + BUCKET, n_batches)]
+            bucket = rows[start:end]
+            rows[start:end] = bucket[np.argsort(-lengths[bucket], kind="stable")]
+        for batch in rng.permutation(n_batches)[:left]:
+            yield rows[bounds[batch] : bounds[batch + 1]]
+        left -= n_batches

@@ -1,0 +1,81 @@
+"""Where the encoder runs: device, number format, threads.
+
+On CPU, work is cut into pieces that do not depend on the number of threads, and each piece runs on
+one thread of `parallel.map_threads` with torch's own threads switched off. That gives the same
+bytes on any number of cores, and it is faster: MiniLM, batches of 2,048 tokens, two cores of an
+AMD EPYC: 192 texts of 32 tokens a second against 184 with torch's threads, and 354 against 107
+when batches are small or another process wants a core.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from xmc_core.errors import ConfigError
+from xmc_core.parallel import map_threads
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def pick_device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The number format of matrix products, from `encoder.precision`; all else stays float32.
+
+    Raises ConfigError for bf16 on a GPU that lacks it, where it would be emulated.
+    """
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision == "bf16" and device.type == "cuda" and not native:
+        raise ConfigError(
+            f"encoder.precision is bf16 but {torch.cuda.get_device_name(device)} has no bf16; "
+            "set it to auto or fp32."
+        )
+    return torch.bfloat16 if precision == "bf16" or (precision == "auto" and native) else torch.float32
+
+
+@contextmanager
+def autocast(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Matrix products in `dtype`. Without torch's cache of cast weights: threads would share it,
+    and a forward pass uses each weight once."""
+    mixed = dtype != torch.float32
+    with torch.autocast(device.type, dtype if mixed else None, enabled=mixed, cache_enabled=False):
+        yield
+
+
+def run_jobs(
+    function: Callable[[Job], Result], jobs: Iterable[Job], device: torch.device, n_threads: int
+) -> list[Result]:
+    """Call `function` on every job: on CPU in threads of our own, on a GPU one after another."""
+    if device.type != "cpu":
+        return [function(job) for job in jobs]
+
+    def alone(job: Job) -> Result:
+        torch.set_num_threads(1)  # of the calling thread
+        return function(job)
+
+    before = torch.get_num_threads()
+    try:
+        return map_threads(alone, jobs, n_threads)
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def training_attention(device: torch.device) -> Iterator[None]:
+    """The attention kernels to train with.
+
+    On CPU torch's fused kernel is slow backwards: a step of MiniLM (32 texts, bf16) spends 0.44 s
+    in it at 32 tokens and 0.82 s at 64, against 0.28 s and 0.62 s with plain products.
+    """
+    if device.type != "cpu":
+        yield
+        return
+    with sdpa_kernel(SDPBackend.MATH):
+        yield

@@ -1,0 +1,227 @@
+"""A transformer that turns texts into vectors of unit length."""
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor
+
+from xmc_core.config import EncoderConfig
+from xmc_core.encoder.batches import encoding_batches
+from xmc_core.encoder.device import autocast, pick_device, resolve_dtype, run_jobs
+from xmc_core.encoder.tokens import TokenStore, tokenize
+from xmc_core.encoder.weights import resolve_encoder, sha256
+from xmc_core.errors import ConfigError, EncoderError, StoreError
+from xmc_core.persistence import read_store, write_store
+from xmc_core.reporting import PROGRESS_SECONDS, SILENT, Reporter
+from xmc_core.types import Floats
+
+KIND = "text-encoder"
+
+CPU_BATCH_TOKENS = 2048
+"""On CPU no forward pass is larger, whatever encoder.batch_tokens says. Larger ones leave the
+cache: MiniLM, fp32, one core of an AMD EPYC: 107 texts of 32 tokens a second up to 4,096 tokens
+a pass, 95 at 8,192."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TextEncoder:
+    """Transformer, tokeniser, and how its token vectors become one vector a text."""
+
+    model: torch.nn.Module
+    tokenizer: Any
+    pooling: str
+    max_length: int
+    device: torch.device
+
+    @classmethod
+    def pretrained(cls, config: EncoderConfig, device: torch.device | None = None) -> "TextEncoder":
+        """Load the encoder that `config.name` names; see `resolve_encoder` for where it is sought.
+
+        Raises
+        ------
+        EncoderError
+            If it is not on this machine, or its files are damaged or incomplete.
+        ConfigError
+            If encoder.max_length is more than it has positions for.
+        """
+        folder = resolve_encoder(config.name)
+        encoder = cls._open(folder, config.pooling, config.max_length, device)
+        if config.max_length > (positions := encoder.positions):
+            raise ConfigError(
+                f"encoder.max_length is {config.max_length:,} but {config.name} has {positions:,} "
+                "positions; lower it, or choose an encoder for longer texts."
+            )
+        return encoder
+
+    @classmethod
+    def _open(cls, folder: Path, pooling: str, max_length: int, device: torch.device | None) -> "TextEncoder":
+        device = device or pick_device()
+        model, tokenizer = _read(folder)
+        # Dropout stays off while training too (eval mode): see finetune.py.
+        model.to(device).eval()
+        return cls(model, tokenizer, pooling, max_length, device)
+
+    @property
+    def n_dims(self) -> int:
+        """Length of a text's vector."""
+        return int(self.model.config.hidden_size)  # type: ignore[union-attr, arg-type]
+
+    @property
+    def positions(self) -> int:
+        """The most tokens that a text may have."""
+        known = int(getattr(self.model.config, "max_position_embeddings", None) or 2**31)
+        # RoBERTa's positions start behind the padding id; only its tokeniser knows the rest.
+        return min(known, int(self.tokenizer.model_max_length))
+
+    def tokenize(self, texts: Sequence[str], report: Reporter = SILENT) -> TokenStore:
+        """Token ids of `texts`, each cut to max_length."""
+        return tokenize(texts, self.tokenizer, self.max_length, report)
+
+    def forward(self, ids: Tensor, mask: Tensor, dtype: torch.dtype) -> Tensor:
+        """(texts, n_dims) float32 unit vectors of padded token ids and their mask.
+
+        Inside the transformer matrix products run in `dtype`; pooling is float32.
+        """
+        with autocast(self.device, dtype):
+            hidden = self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state.float()
+        if self.pooling == "first":
+            pooled = hidden[:, 0]
+        else:
+            # The sum over the tokens: its mean points the same way.
+            pooled = torch.einsum("btd,bt->bd", hidden, mask.float())
+        return torch.nn.functional.normalize(pooled, dim=1)
+
+    def embed(
+        self,
+        texts: Sequence[str] | TokenStore,
+        config: EncoderConfig,
+        *,
+        n_threads: int = -1,
+        report: Reporter = SILENT,
+    ) -> Floats:
+        """Encode texts, or what `tokenize` made of them.
+
+        Of `config`, `batch_tokens` and `precision` are used. The result, (n_texts, n_dims) float32,
+        has rows of unit length and is the same, bit for bit, on any number of CPU threads.
+        """
+        tokens = texts if isinstance(texts, TokenStore) else self.tokenize(texts, report)
+        dtype = resolve_dtype(config.precision, self.device)
+        limit = min(config.batch_tokens, CPU_BATCH_TOKENS) if self.device.type == "cpu" else config.batch_tokens
+        embeddings = np.empty((len(tokens), self.n_dims), np.float32)
+        told = _Progress(report, len(tokens.ids))
+
+        def encode(rows: Any) -> None:
+            ids, mask = tokens.padded(rows)
+            with torch.inference_mode():
+                vectors = self.forward(self._tensor(ids), self._tensor(mask), dtype)
+            embeddings[rows] = vectors.cpu().numpy()
+            told.add(int(mask.sum()))
+
+        run_jobs(encode, encoding_batches(tokens.lengths, limit), self.device, n_threads)
+        return embeddings
+
+    def _tensor(self, array: Any) -> Tensor:
+        return torch.from_numpy(array).to(self.device, non_blocking=True)
+
+    def save(self, folder: Path) -> None:
+        """Write weights (safetensors), tokeniser and settings; equal content gives equal bytes."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with _quiet():
+            self.model.save_pretrained(folder)  # type: ignore[operator]
+            self.tokenizer.save_pretrained(folder)
+        files = {
+            str(file.relative_to(folder)): sha256(file)
+            for file in sorted(folder.rglob("*"))
+            if file.is_file() and file.name != "manifest.json"
+        }
+        facts = {"pooling": self.pooling, "max_length": self.max_length, "dims": self.n_dims, "files": files}
+        write_store(folder, KIND, facts=facts)
+
+    @classmethod
+    def load(cls, folder: Path | str, device: torch.device | None = None) -> "TextEncoder":
+        """Open what `save` wrote.
+
+        Raises StoreError if a file is missing or altered, or the folder holds something else.
+        """
+        folder = Path(folder)
+        facts = read_store(folder, KIND).facts
+        for name, expected in facts["files"].items():
+            if not (folder / name).exists():
+                raise StoreError(f"{folder / name} is missing; the folder is incomplete, restore it.")
+            if sha256(folder / name) != expected:
+                raise StoreError(f"{folder / name} does not match its checksum; it was altered or damaged.")
+        return cls._open(folder, facts["pooling"], facts["max_length"], device)
+
+
+class _Progress:
+    """Counts tokens over threads and tells every few seconds."""
+
+    def __init__(self, report: Reporter, total: int) -> None:
+        self.report, self.total, self.done = report, total, 0
+        self.began = self.told = time.monotonic()
+        self.lock = threading.Lock()
+
+    def add(self, tokens: int) -> None:
+        with self.lock:
+            self.done += tokens
+            now = time.monotonic()
+            if now - self.told >= PROGRESS_SECONDS:
+                self.told = now
+                self.report.progress(self.done, self.total, "tokens encoded", now - self.began)
+
+
+def _read(folder: Path) -> tuple[Any, Any]:
+    """The model, without pooling layer, in float32, and the tokeniser of a folder."""
+    try:
+        with _quiet():
+            model, found = transformers.AutoModel.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers, safetensors and tokenizers each raise their own
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise EncoderError(
+            f"the encoder in {folder} cannot be loaded ({reason}); it is damaged, or its kind is "
+            f"unknown to transformers {transformers.__version__}."
+        ) from error
+
+    # transformers fills in what a file lacks with random numbers, and only logs it.
+    lacking = [key for key in found["missing_keys"] if not key.startswith("pooler.")]
+    lacking += [str(key) for key in found["mismatched_keys"]]
+    if lacking:
+        raise EncoderError(
+            f"the weights in {folder} do not fit its config.json: {len(lacking)} tensors are missing or "
+            f"of another shape, such as {lacking[0]}. Put the files of one model there."
+        )
+    if not tokenizer.is_fast:
+        raise EncoderError(f"{folder} has no fast tokeniser; add the tokenizer.json of its model.")
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None  # trained for another purpose; mean pooling is better, see docs/log.md
+    return model, tokenizer
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the progress bars and tables that transformers prints while loading and saving."""
+    log = transformers.utils.logging
+    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(level)
+        if bars:
+            log.enable_progress_bar()

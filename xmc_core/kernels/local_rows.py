@@ -1,0 +1,115 @@
+"""The rows of one cluster, re-numbered so that they are small and near together.
+
+A cluster's rows use a few thousand of a million features. With local feature ids the weights of
+sixteen labels fit a core's cache, and memory follows the cluster, not features × threads. Ids are
+given by falling frequency, so the lines that are touched most share the nearest cache.
+
+A feature that occurs in a single row of the cluster needs no weight while solving: its weight is
+beta_i * x_if, which adds own_i * beta_i to row i's margin, own_i being the sum of squares of such
+values. This is exact, and takes out 10 % (long texts) to 30 % (titles) of the non-zeros.
+"""
+
+import numpy as np
+
+from xmc_core.kernels._compile import kernel
+from xmc_core.kernels.bits import lowest_bit
+from xmc_core.types import Floats, Indices, Pointers
+
+ONE = np.uint64(1)
+SIX = np.uint64(6)
+LOW_SIX = np.uint64(63)
+
+
+@kernel
+def gather_rows(
+    indptr: Pointers,  # X: (n_samples + 1,)
+    indices: Indices,
+    values: Floats,
+    rows: Indices,  # (n,) the cluster's rows
+    feature_map: Indices,  # (n_features,) zeros, and zeros again on return
+    seen: Pointers,  # (n_features / 64, rounded up) uint64 zeros, and zeros again on return
+) -> tuple[Pointers, Indices, Floats, Floats, Floats, Indices, Indices, int, Indices, Floats]:
+    # Returns
+    #   pointer, ids, data   CSR of the shared features, ids 0 .. n_shared - 1
+    #   own                  (n,) sum of squares over the features that only this row has
+    #   square               (n,) sum of squares of the whole row
+    #   features             (n_local,) features that occur, ascending
+    #   feature_ids          (n_local,) their local ids; id n_shared + s is the s-th single feature
+    #   n_shared
+    #   single_row, single_value   (n_local - n_shared,)
+    n = len(rows)
+    n_nonzero = 0
+    for i in range(n):
+        n_nonzero += indptr[rows[i] + 1] - indptr[rows[i]]
+
+    # feature_map holds 1 + the feature's number in order of appearance.
+    counts = np.empty(min(n_nonzero, len(feature_map)) + 1, np.int32)
+    n_local = 0
+    for i in range(n):
+        for j in range(indptr[rows[i]], indptr[rows[i] + 1]):
+            feature = indices[j]
+            number = feature_map[feature]
+            if number == 0:
+                seen[feature >> 6] |= ONE << (np.uint64(feature) & LOW_SIX)
+                counts[n_local] = 1
+                n_local += 1
+                feature_map[feature] = n_local
+            else:
+                counts[number - 1] += 1
+
+    # Counting sort by falling frequency: local_id[number] for each feature.
+    starts = np.zeros(n + 2, np.int64)
+    for number in range(n_local):
+        starts[n - counts[number] + 1] += 1
+    n_shared = n_local - starts[n]
+    for c in range(n + 1):
+        starts[c + 1] += starts[c]
+    local_id = np.empty(n_local, np.int32)
+    for number in range(n_local):
+        place = n - counts[number]
+        local_id[number] = starts[place]
+        starts[place] += 1
+
+    n_single = n_local - n_shared
+    pointer = np.empty(n + 1, np.int64)
+    ids = np.empty(n_nonzero - n_single, np.int32)
+    data = np.empty(n_nonzero - n_single, np.float32)
+    own = np.empty(n, np.float32)
+    square = np.empty(n, np.float32)
+    single_row = np.empty(n_single, np.int32)
+    single_value = np.empty(n_single, np.float32)
+    pointer[0] = 0
+    end = 0
+    for i in range(n):
+        own_square = 0.0
+        shared_square = 0.0
+        for j in range(indptr[rows[i]], indptr[rows[i] + 1]):
+            value = values[j]
+            local = local_id[feature_map[indices[j]] - 1]
+            if local < n_shared:
+                ids[end] = local
+                data[end] = value
+                end += 1
+                shared_square += value * value
+            else:
+                single_row[local - n_shared] = i
+                single_value[local - n_shared] = value
+                own_square += value * value
+        pointer[i + 1] = end
+        own[i] = own_square
+        square[i] = own_square + shared_square
+
+    features = np.empty(n_local, np.int32)
+    feature_ids = np.empty(n_local, np.int32)
+    found = 0
+    for w in range(len(seen)):
+        word = seen[w]
+        while word != 0:
+            feature = (w << 6) + lowest_bit(word)
+            features[found] = feature
+            feature_ids[found] = local_id[feature_map[feature] - 1]
+            feature_map[feature] = 0
+            found += 1
+            word &= word - ONE
+        seen[w] = 0
+    return pointer, ids, data, own, square, features, feature_ids, n_shared, single_row, single_value

@@ -1,0 +1,257 @@
+"""All classifiers below a run of parents: gather the rows, solve tiles of sixteen, keep weights."""
+
+import numpy as np
+
+from xmc_core.kernels._compile import kernel
+from xmc_core.kernels.coordinate_descent import (
+    LOGISTIC,
+    SQUARED_HINGE,
+    descend,
+    descend_gram,
+    dual_objective,
+)
+from xmc_core.kernels.gram import gram_matrix, prefers_gram
+from xmc_core.kernels.local_rows import gather_rows
+from xmc_core.kernels.simd import BIAS, LANES, LIVE, N_STATE, above, axpy
+from xmc_core.types import Doubles, Flags, Floats, Indices, Pointers
+
+OBJECTIVE, EPOCHS, ROW_VISITS, NOT_CONVERGED, NO_ROWS = range(5)
+N_STATISTICS = 5
+BIAS_WITHOUT_ROWS = -1.0
+"""Margin of a label that no row was there to train: that of a negative that is just right."""
+
+AUTO, DIRECT, GRAM = range(3)
+
+
+@kernel
+def train_parents(
+    indptr: Pointers,  # X, (n_samples + 1,)
+    indices: Indices,
+    values: Floats,
+    row_pointer: Pointers,  # (parents + 1,) rows of each parent's cluster, ascending
+    rows: Indices,
+    is_member: Flags,  # row seen by all children; others are there for their own children only
+    child_pointer: Pointers,  # (parents + 1,)
+    positive_pointer: Pointers,  # (children + 1,) positives of each child, ascending
+    positives: Indices,
+    positive_costs: Floats,
+    first_parent: int,
+    last_parent: int,
+    first_tile: int,  # tiles of each of these parents: first_tile <= tile < last_tile
+    last_tile: int,
+    loss: int,
+    cost_negative: float,
+    bias: float,
+    tol: float,
+    max_iter: int,
+    threshold: float,
+    seed: int,
+    method: int,
+    vector: bool,
+    feature_map: Indices,  # scratch of this thread, see gather_rows
+    seen: Pointers,
+) -> tuple[Indices, Indices, Floats, Pointers, Pointers, Floats, Doubles]:
+    # Returns, tile after tile,
+    #   features, masks  (kept features,) ascending within a tile; bit l: lane l has a weight
+    #   weights          (bits set,)
+    #   tile_features, tile_weights   how many of each the tile has
+    #   biases           (tiles, 16) added to the margin
+    #   statistics       (tiles, 5)
+    n_tiles = 0
+    for parent in range(first_parent, last_parent):
+        n_children = child_pointer[parent + 1] - child_pointer[parent]
+        n_tiles += max(0, min(last_tile, (n_children + LANES - 1) // LANES) - first_tile)
+    features = np.empty(1024, np.int32)
+    masks = np.empty(1024, np.uint16)
+    weights = np.empty(4096, np.float32)
+    tile_features = np.zeros(n_tiles, np.int64)
+    tile_weights = np.zeros(n_tiles, np.int64)
+    biases = np.full((n_tiles, LANES), BIAS_WITHOUT_ROWS, np.float32)
+    statistics = np.zeros((n_tiles, N_STATISTICS), np.float64)
+    state = np.zeros((N_STATE, LANES), np.float32)
+    n_features = 0
+    n_weights = 0
+    out = 0
+    for parent in range(first_parent, last_parent):
+        own_rows = rows[row_pointer[parent] : row_pointer[parent + 1]]
+        members = is_member[row_pointer[parent] : row_pointer[parent + 1]]
+        n = len(own_rows)
+        first_child, last_child = child_pointer[parent], child_pointer[parent + 1]
+        n_children = last_child - first_child
+        parent_tiles = min(last_tile, (n_children + LANES - 1) // LANES)
+        if parent_tiles <= first_tile:
+            continue
+        (
+            pointer, ids, data, own, square, local_features, feature_ids, n_shared, single_row, single_value
+        ) = gather_rows(indptr, indices, values, own_rows, feature_map, seen)
+
+        W = np.empty((n_shared, LANES), np.float32)
+        coefficient = np.empty((n, LANES), np.float32)
+        beta = np.empty((n, LANES), np.float32)
+        use_gram = method == GRAM or (method == AUTO and prefers_gram(n, pointer[n], n_children))
+        use_gram = use_gram and loss != LOGISTIC
+        if use_gram:
+            gram = gram_matrix(vector, pointer, ids, data, own, bias, W)
+            margins = np.empty((n, LANES), np.float32)
+        else:
+            gram = np.empty((0, LANES), np.float32)
+            margins = np.empty((0, LANES), np.float32)
+
+        for tile in range(first_tile, parent_tiles):
+            child = first_child + tile * LANES
+            n_lanes = min(LANES, last_child - child)
+            set_coefficients(
+                loss, cost_negative, own_rows, members, positive_pointer, positives, positive_costs,
+                child, n_lanes, coefficient,
+            )
+            tile_seed = mix(mix(seed) ^ np.uint64(child))
+            if use_gram:
+                epochs = descend_gram(
+                    loss, vector, gram, coefficient, beta, margins, state, tol, max_iter, n_lanes, tile_seed
+                )
+                primal_from_dual(vector, pointer, ids, data, beta, bias, W, state)
+            else:
+                epochs = descend(
+                    loss, vector, pointer, ids, data, own, square, coefficient, beta, W, state,
+                    bias, tol, max_iter, n_lanes, tile_seed,
+                )
+
+            for lane in range(n_lanes):
+                trained = False
+                for i in range(n):
+                    if coefficient[i, lane] != 0.0:
+                        trained = True
+                        break
+                if trained:
+                    biases[out, lane] = state[BIAS, lane] * bias
+                else:
+                    statistics[out, NO_ROWS] += 1
+                statistics[out, NOT_CONVERGED] += state[LIVE, lane] > 0.0
+            statistics[out, OBJECTIVE] = dual_objective(loss, coefficient, beta, own, W, state, n_lanes)
+            statistics[out, EPOCHS] = epochs
+            statistics[out, ROW_VISITS] = epochs * n
+
+            features = grown(features, n_features, len(local_features))
+            masks = grown(masks, n_features, len(local_features))
+            weights, found_features, found_weights = keep_weights(
+                vector, local_features, feature_ids, n_shared, single_row, single_value, W, beta,
+                threshold, features[n_features:], masks[n_features:], weights, n_weights,
+            )
+            tile_features[out] = found_features
+            tile_weights[out] = found_weights
+            n_features += found_features
+            n_weights += found_weights
+            out += 1
+    return (
+        features[:n_features].copy(), masks[:n_features].copy(), weights[:n_weights].copy(),
+        tile_features, tile_weights, biases, statistics,
+    )
+
+
+@kernel
+def set_coefficients(
+    loss: int,
+    cost_negative: float,
+    rows: Indices,
+    members: Flags,
+    positive_pointer: Pointers,
+    positives: Indices,
+    positive_costs: Floats,
+    child: int,
+    n_lanes: int,
+    coefficient: Floats,  # (n, 16) out
+) -> None:
+    negative = -0.5 / cost_negative if loss == SQUARED_HINGE else -cost_negative
+    for i in range(len(rows)):
+        value = np.float32(negative) if members[i] else np.float32(0.0)
+        for lane in range(n_lanes):
+            coefficient[i, lane] = value
+        for lane in range(n_lanes, LANES):
+            coefficient[i, lane] = 0.0
+    for lane in range(n_lanes):
+        i = 0
+        for p in range(positive_pointer[child + lane], positive_pointer[child + lane + 1]):
+            i += np.searchsorted(rows[i:], positives[p])
+            cost = positive_costs[p]
+            coefficient[i, lane] = 0.5 / cost if loss == SQUARED_HINGE else cost
+
+
+@kernel
+def primal_from_dual(
+    vector: bool,
+    pointer: Pointers,
+    ids: Indices,
+    data: Floats,
+    beta: Floats,
+    bias: float,
+    W: Floats,
+    state: Floats,
+) -> None:
+    W[:] = 0.0
+    state[BIAS] = 0.0
+    for i in range(len(beta)):
+        for lane in range(LANES):
+            state[BIAS, lane] += np.float32(bias) * beta[i, lane]
+        if above(vector, beta, i, np.float32(1e-30)) != 0:
+            axpy(vector, W, ids, data, pointer[i], pointer[i + 1], beta, i)
+
+
+@kernel
+def keep_weights(
+    vector: bool,
+    local_features: Indices,
+    feature_ids: Indices,
+    n_shared: int,
+    single_row: Indices,
+    single_value: Floats,
+    W: Floats,
+    beta: Floats,
+    threshold: float,
+    features: Indices,  # out, from the start; long enough
+    masks: Indices,
+    weights: Floats,  # out, from n_weights on; grows
+    n_weights: int,
+) -> tuple[Floats, int, int]:
+    smallest = max(np.float32(threshold), np.float32(1e-30))  # a weight of 0 is never kept
+    one = np.empty((1, LANES), np.float32)
+    n_features = 0
+    end = n_weights
+    for k in range(len(local_features)):
+        local = feature_ids[k]
+        if local < n_shared:
+            mask = above(vector, W, local, smallest)
+        else:
+            row, value = single_row[local - n_shared], single_value[local - n_shared]
+            for lane in range(LANES):
+                one[0, lane] = beta[row, lane] * value
+            mask = above(vector, one, 0, smallest)
+        if mask == 0:
+            continue
+        features[n_features] = local_features[k]
+        masks[n_features] = mask
+        n_features += 1
+        weights = grown(weights, end, LANES)
+        for lane in range(LANES):
+            if mask >> lane & 1:
+                weights[end] = W[local, lane] if local < n_shared else one[0, lane]
+                end += 1
+    return weights, n_features, end - n_weights
+
+
+@kernel
+def grown(array: Floats, used: int, more: int) -> Floats:
+    # `array` itself if `more` entries fit behind the `used` ones, else a longer copy.
+    if used + more <= len(array):
+        return array
+    longer = np.empty(max(2 * len(array), used + more), array.dtype)
+    longer[:used] = array[:used]
+    return longer
+
+
+@kernel
+def mix(seed: int) -> int:
+    # splitmix64: neighbouring seeds give unrelated streams. Never 0, which xorshift cannot leave.
+    x = np.uint64(seed) + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (x ^ (x >> np.uint64(31))) | np.uint64(1)

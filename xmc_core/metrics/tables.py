@@ -1,0 +1,78 @@
+"""Figures as the text files that DVC and spreadsheets read; four decimals everywhere."""
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from io import StringIO
+from typing import Any
+
+import numpy as np
+
+from xmc_core.metrics.bootstrap import Interval, PairedResult
+from xmc_core.metrics.ranking import rounded
+from xmc_core.metrics.slices import Slice
+
+CURVE_COLUMNS = ("step", "level", "loss", "learning_rate")
+
+
+def slices_csv(slices: Mapping[str, Sequence[Slice]]) -> str:
+    """A line a model and decile; a figure that does not exist is empty."""
+    counted = ("labels", "train_positives", "test_positives")
+    measured = ("recall", "precision", "psp")
+    rows: list[Sequence[object]] = [("model", "decile", "group", *counted, *measured)]
+    for model, own in slices.items():
+        for part in own:
+            counts = (getattr(part, name) for name in counted)
+            figures = (_cell(getattr(part, name)) for name in measured)
+            rows.append((model, part.decile, part.group, *counts, *figures))
+    return _csv(rows)
+
+
+def recall_csv(recalls: Mapping[str, Mapping[int, float]]) -> str:
+    """A line a model and beam size."""
+    rows: list[Sequence[object]] = [("model", "beam_size", "recall")]
+    for model, points in recalls.items():
+        rows += [(model, size, _cell(value)) for size, value in points.items()]
+    return _csv(rows)
+
+
+def empty_curves() -> str:
+    """The learning curve of a run that fine-tuned nothing."""
+    return _csv([CURVE_COLUMNS])
+
+
+def read_curves(text: str) -> list[dict[str, float]]:
+    """Points of a learning curve; further columns are left alone."""
+    return [
+        {name: float(point[name]) for name in CURVE_COLUMNS}
+        for point in csv.DictReader(StringIO(text))
+    ]
+
+
+def comparison_json(
+    intervals: Mapping[str, Mapping[str, Interval]],
+    against_baseline: Mapping[str, Mapping[str, PairedResult]],
+) -> str:
+    """Intervals of every model, and of every model but the baseline its differences to it."""
+    told: dict[str, Any] = {}
+    for model, own in intervals.items():
+        told[model] = {name: rounded(asdict(interval)) for name, interval in own.items()}
+        for name, result in against_baseline.get(model, {}).items():
+            told[model][name]["against_baseline"] = rounded(asdict(result))
+    return json_text(told)
+
+
+def json_text(content: object) -> str:
+    """JSON for people and version control."""
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _cell(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.4f}"
+
+
+def _csv(rows: Iterable[Sequence[object]]) -> str:
+    text = StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

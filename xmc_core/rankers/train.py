@@ -1,0 +1,193 @@
+"""Trains the rankers of one level of the tree: one linear classifier per node."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from xmc_core.config import RankersConfig, per_level
+from xmc_core.errors import DataError, ShapeError
+from xmc_core.kernels.arguments import read_only
+from xmc_core.parallel import map_threads, resolve_threads
+from xmc_core.rankers.negatives import pattern
+from xmc_core.rankers.relevance import normalise_rows
+from xmc_core.rankers.weights import ChunkedWeights
+from xmc_core.solvers.outcome import LevelOutcome
+from xmc_core.solvers.scratch import ScratchPool
+from xmc_core.solvers.siblings import Clusters, Job, Problem, Rows, Tiles, plan_jobs, solve
+from xmc_core.types import Pointers, SparseRows
+
+__all__ = ["Level", "LevelOutcome", "train_level", "train_together"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Level:
+    """What one level learns from; see `train_level`."""
+
+    targets: SparseRows
+    pointer: Pointers
+    active: SparseRows | None
+    number: int
+    depth: int
+
+
+def train_level(
+    X: SparseRows,
+    targets: SparseRows,
+    pointer: Pointers,
+    active: SparseRows | None,
+    *,
+    config: RankersConfig,
+    level: int,
+    depth: int,
+    n_threads: int,
+) -> tuple[ChunkedWeights, LevelOutcome]:
+    """Train one classifier for each node of a level.
+
+    Parameters
+    ----------
+    X : (n_samples, n_features)
+    targets : (n_samples, n_children)
+        A nonzero marks a positive row of a child. Its value, normalised per row as
+        `config.relevance` says, multiplies the row's cost; with relevance `none` values are not
+        looked at.
+    pointer : (parents + 1,)
+        Children of parent c are pointer[c] : pointer[c + 1].
+    active : (n_samples, parents)
+        Stored entries say which rows the children of a parent see besides their own positives;
+        None shows them all rows.
+    level, depth
+        Level number, from 1, and number of levels: they choose from the per-level settings.
+
+    Returns
+    -------
+    The weights, and what the solver has to say. A classifier without any row has margin -1.
+
+    Raises
+    ------
+    ShapeError
+        If the matrices do not fit together.
+    DataError
+        If X holds a NaN or an infinity.
+    """
+    task = Level(targets, pointer, active, level, depth)
+    return train_together(X, [task], config=config, n_threads=n_threads)[0]
+
+
+def train_together(
+    X: SparseRows, levels: Sequence[Level], *, config: RankersConfig, n_threads: int
+) -> list[tuple[ChunkedWeights, LevelOutcome]]:
+    """Train several levels from one queue of jobs, the largest job first.
+
+    The first level is one cluster of all rows and keeps one thread busy for a third of the whole
+    time; beside the other levels it costs no waiting.
+    """
+    n_threads = resolve_threads(n_threads)
+    rows = _rows(X)
+    scratch = ScratchPool(rows.n_features)
+    plans = [_plan(X, rows, level, config, n_threads) for level in levels]
+    queue = [(plan, job) for plan in plans for job in plan.jobs]
+    pieces = map_threads(
+        lambda item: solve(item[1], rows, item[0].clusters, item[0].problem, scratch),
+        queue,
+        n_threads,
+        cost=lambda item: item[1].cost,
+    )
+    results = []
+    for level, plan in zip(levels, plans, strict=True):
+        own, pieces = pieces[: len(plan.jobs)], pieces[len(plan.jobs) :]
+        tiles = Tiles.concatenate(own)
+        del own
+        weights = ChunkedWeights.from_tiles(
+            tiles, level.pointer, rows.n_features, n_threads=n_threads, scratch=scratch
+        )
+        outcome = LevelOutcome.from_statistics(tiles.statistics, weights.n_children, len(tiles.weights))
+        results.append((weights, outcome))
+    return results
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Plan:
+    clusters: Clusters
+    problem: Problem
+    jobs: list[Job]
+
+
+def _plan(X: SparseRows, rows: Rows, level: Level, config: RankersConfig, n_threads: int) -> _Plan:
+    _check(X, level)
+
+    def setting(values: tuple[float, ...]) -> float:
+        return per_level(values, level.depth)[level.number - 1]
+
+    clusters = gather_clusters(level, setting(config.cost), config.relevance)
+    problem = Problem(
+        loss=config.loss,
+        cost_negative=setting(config.cost_negative),
+        bias=config.bias,
+        tol=config.tol,
+        max_iter=config.max_iter,
+        threshold=setting(config.threshold),
+        seed=level.number,
+    )
+    return _Plan(clusters, problem, plan_jobs(clusters, rows, n_threads))
+
+
+def gather_clusters(level: Level, cost: float, relevance: str) -> Clusters:
+    """Rows and positives of every parent of a level."""
+    targets = csr_array(level.targets)
+    if not np.all(targets.data):
+        targets = targets.copy()
+        targets.eliminate_zeros()
+    by_child = normalise_rows(targets, relevance).tocsc()
+    n_samples, n_parents = targets.shape[0], len(level.pointer) - 1
+
+    if level.active is None:
+        row_pointer = np.arange(n_parents + 1, dtype=np.int64) * n_samples
+        rows = np.tile(np.arange(n_samples, dtype=np.int32), n_parents)
+        is_member = np.ones(len(rows), np.bool_)
+    else:
+        # Entries are 2 where a row is active, 1 where it is only some child's positive, 3 for both.
+        of_child = np.repeat(np.arange(n_parents, dtype=np.int32), np.diff(level.pointer))
+        parts = (targets.data, of_child[targets.indices], targets.indptr)
+        positives = csr_array(parts, (n_samples, n_parents), copy=True)  # the next line works in place
+        positives.sum_duplicates()
+        seen = (2 * pattern(level.active) + pattern(positives)).tocsc()
+        row_pointer, rows = seen.indptr, seen.indices
+        is_member = seen.data > 1.5
+    return Clusters(
+        row_pointer=read_only(row_pointer, np.int64),
+        rows=read_only(rows, np.int32),
+        is_member=read_only(is_member),
+        child_pointer=read_only(level.pointer, np.int64),
+        positive_pointer=read_only(by_child.indptr, np.int64),
+        positives=read_only(by_child.indices, np.int32),
+        positive_costs=read_only(by_child.data * cost, np.float32),
+    )
+
+
+def _rows(X: SparseRows) -> Rows:
+    values = read_only(X.data, np.float32)
+    if not np.isfinite(values).all():
+        raise DataError("X holds a NaN or an infinity; features must be finite numbers.")
+    return Rows(read_only(X.indptr, np.int64), read_only(X.indices, np.int32), values, X.shape[1])
+
+
+def _check(X: SparseRows, level: Level) -> None:
+    n_samples, n_children = level.targets.shape
+    n_parents = len(level.pointer) - 1
+    if n_samples != X.shape[0]:
+        raise ShapeError(
+            f"X has {X.shape[0]:,} rows but the targets of level {level.number} have {n_samples:,}; "
+            "both must hold the same samples in the same order."
+        )
+    if n_children != level.pointer[-1]:
+        raise ShapeError(
+            f"the targets of level {level.number} have {n_children:,} columns but its pointers "
+            f"name {int(level.pointer[-1]):,} children."
+        )
+    if level.active is not None and level.active.shape != (n_samples, n_parents):
+        raise ShapeError(
+            f"active rows of level {level.number} are {level.active.shape}, expected "
+            f"({n_samples}, {n_parents}): a column for each parent."
+        )

@@ -1,0 +1,166 @@
+"""Solves the classifiers of a level, sixteen siblings at a time, on several threads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xmc_core.kernels import simd
+from xmc_core.kernels.coordinate_descent import HINGE, LOGISTIC, SQUARED_HINGE
+from xmc_core.kernels.sibling_rankers import AUTO, train_parents
+from xmc_core.kernels.simd import LANES
+from xmc_core.solvers.scratch import ScratchPool
+from xmc_core.types import Doubles, Flags, Floats, Indices, Pointers
+
+LOSSES = {"squared_hinge": SQUARED_HINGE, "hinge": HINGE, "logistic": LOGISTIC}
+
+JOB_COST = 20e6
+"""Non-zeros times tiles that a job should at least have, about 0.2 s of work; smaller clusters share one."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """The rows of X in the one integer width that kernels are compiled for."""
+
+    indptr: Pointers
+    indices: Indices
+    values: Floats
+    n_features: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clusters:
+    """Which rows and which children each parent has."""
+
+    row_pointer: Pointers
+    """(parents + 1,)"""
+
+    rows: Indices
+    """Rows of each parent, ascending."""
+
+    is_member: Flags
+    """Seen by all children of the parent; the others only by the children they are positives of."""
+
+    child_pointer: Pointers
+    """(parents + 1,)"""
+
+    positive_pointer: Pointers
+    """(children + 1,)"""
+
+    positives: Indices
+    """Positive rows of each child, ascending; each is among the parent's rows."""
+
+    positive_costs: Floats
+
+    @property
+    def n_parents(self) -> int:
+        return len(self.child_pointer) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is minimised, and when to stop."""
+
+    loss: str
+    cost_negative: float
+    bias: float
+    tol: float
+    max_iter: int
+    threshold: float
+    seed: int
+    method: int = AUTO
+    vector: bool = simd.HAVE_VECTOR_CODE
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tiles:
+    """Weights as training leaves them: tile after tile, in order of parents."""
+
+    features: Indices
+    masks: NDArray[np.uint16]
+    weights: Floats
+    n_features: Pointers
+    """(tiles,) how many of `features` and `masks` each has."""
+
+    n_weights: Pointers
+    biases: Floats
+    """(tiles, 16)"""
+
+    statistics: Doubles
+    """(tiles, 5)"""
+
+    @classmethod
+    def concatenate(cls, pieces: Sequence["Tiles"]) -> "Tiles":
+        names = cls.__slots__
+        return cls(*(np.concatenate([getattr(piece, name) for piece in pieces]) for name in names))
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Tiles first_tile .. last_tile of the parents first_parent .. last_parent."""
+
+    first_parent: int
+    last_parent: int
+    first_tile: int
+    last_tile: int
+    cost: float
+
+
+def plan_jobs(clusters: Clusters, X: Rows, n_threads: int) -> list[Job]:
+    """Cut a level into jobs, in order of parents and tiles.
+
+    Small clusters share a job; the tiles of a large one may be spread over several, each of which
+    gathers the rows again. What a tile learns does not depend on the cut.
+    """
+    nnz = np.diff(X.indptr)[clusters.rows]
+    cluster_nnz = np.add.reduceat(np.append(nnz, 0), clusters.row_pointer[:-1]) * (
+        np.diff(clusters.row_pointer) > 0
+    )
+    n_tiles = -(-np.diff(clusters.child_pointer) // LANES)
+    costs = (cluster_nnz * n_tiles).astype(np.float64)
+    limit = max(JOB_COST, costs.sum() / (4 * n_threads))
+    jobs: list[Job] = []
+    first, cost = 0, 0.0
+    for parent in range(clusters.n_parents):
+        tiles = int(n_tiles[parent])
+        if costs[parent] > 2 * limit and tiles > 1 and n_threads > 1:
+            if parent > first:
+                jobs.append(Job(first, parent, 0, 2**31, cost))
+            step = max(1, int(tiles * limit / costs[parent]))
+            for tile in range(0, tiles, step):
+                share = min(step, tiles - tile) / tiles
+                jobs.append(Job(parent, parent + 1, tile, tile + step, costs[parent] * share))
+            first, cost = parent + 1, 0.0
+            continue
+        cost += costs[parent]
+        if cost >= limit or parent == clusters.n_parents - 1:
+            jobs.append(Job(first, parent + 1, 0, 2**31, cost))
+            first, cost = parent + 1, 0.0
+    return jobs
+
+
+def solve(job: Job, X: Rows, clusters: Clusters, problem: Problem, scratch: ScratchPool) -> Tiles:
+    """Train the classifiers of one job."""
+    with scratch.borrow() as (feature_map, seen):
+        return Tiles(
+            *train_parents(
+                X.indptr, X.indices, X.values, clusters.row_pointer, clusters.rows,
+                clusters.is_member, clusters.child_pointer, clusters.positive_pointer,
+                clusters.positives, clusters.positive_costs, job.first_parent, job.last_parent,
+                job.first_tile, job.last_tile, LOSSES[problem.loss], problem.cost_negative,
+                problem.bias, problem.tol, problem.max_iter, problem.threshold,
+                np.uint64(problem.seed), problem.method, problem.vector, feature_map, seen,
+            )
+        )  # fmt: skip
+
+
+def parent_runs(costs: NDArray[Any], n_runs: int) -> list[tuple[int, int]]:
+    """Cut parents into at most `n_runs` neighbouring runs of about equal cost."""
+    ends = np.cumsum(costs, dtype=np.float64) + np.arange(1, len(costs) + 1) * 1e-6
+    if len(ends) == 0:
+        return []
+    cuts = np.searchsorted(ends, ends[-1] * np.arange(1, n_runs) / n_runs)
+    bounds = np.unique(np.concatenate([[0], cuts, [len(costs)]]))
+    return list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))

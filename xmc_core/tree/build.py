@@ -1,0 +1,51 @@
+"""Grow the label tree."""
+
+import numpy as np
+
+from xmc_core.config import TreeConfig
+from xmc_core.errors import DataError
+from xmc_core.tree.kmeans import cluster_rows, prune_rows
+from xmc_core.tree.label_tree import LabelTree, group_neighbours
+from xmc_core.types import SparseRows
+
+
+def build_label_tree(
+    label_features: SparseRows, config: TreeConfig, n_threads: int = -1
+) -> LabelTree:
+    """Group labels of like features into leaves, and neighbouring leaves into upper nodes.
+
+    The labels are split in two halves by balanced spherical 2-means, the halves again, until no
+    part has more than max_leaf_size labels: 2^ceil(log2(labels / max_leaf_size)) leaves, all of
+    the same size give or take one. `branching` neighbouring leaves share a parent, and so on up. Up
+    to max_leaf_size labels there is a single level: the root is the only leaf.
+
+    Parameters
+    ----------
+    label_features : (n_labels, n_features)
+        Rows of unit length, as from label_centroids; a label with an empty row is placed, too.
+    n_threads : count, or -1 for every core
+        The tree does not depend on it.
+
+    Raises
+    ------
+    DataError
+        If there is no label.
+
+    References
+    ----------
+    Yu, Zhong, Zhang, Chang and Dhillon, "PECOS", JMLR 2022, section 3.
+    """
+    n_labels = label_features.shape[0]
+    if n_labels == 0:
+        raise DataError("a label tree needs at least one label, got none.")
+    levels = max(0, (-(-n_labels // config.max_leaf_size) - 1).bit_length())
+    order, bounds = cluster_rows(
+        prune_rows(label_features, config.max_features, n_threads),
+        levels, max_iter=config.max_iter, seed=config.seed, n_threads=n_threads,
+    )  # fmt: skip
+    # With leaves of a single label, 2^levels may exceed the number of labels.
+    bounds = np.unique(bounds)
+    if len(bounds) == 2:
+        return LabelTree((bounds,), order, n_labels)
+    upper = group_neighbours(len(bounds) - 1, config.branching)
+    return LabelTree((*upper, bounds), order, n_labels)
