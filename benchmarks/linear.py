@@ -1,4 +1,4 @@
-"""XR-Linear beside libpecos: same matrices, same tree, same settings, in turn, in processes of their own.
+"""XR-Linear beside libpecos: same matrices, tree and settings, in turn, a process for each task.
 
 python benchmarks/linear.py --peers ENVIRONMENT [--pairs 3] [--threads 1 2] [--sets ...]
 
@@ -29,9 +29,12 @@ TASKS = ("tree", "train", "predict", "row", "tfidf")
 def run(python: str, worker: str, task: str, folder: Path, threads: int) -> dict[str, Any]:
     """One task in a fresh process pinned to `threads` cores; its result, or what it died of."""
     cores = ",".join(str(c) for c in sorted(os.sched_getaffinity(0))[:threads])
-    limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    limits = {
+        name: str(threads)
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    }
     done = subprocess.run(
-        ["taskset", "-c", cores, python, str(HERE / worker), task, str(folder), str(threads), "default"],
+        ["taskset", "-c", cores, python, str(HERE / worker), task, folder, str(threads), "default"],
         capture_output=True, text=True, env={**os.environ, **limits}, timeout=3600, check=False,
     )  # fmt: skip
     if done.returncode != 0:
@@ -83,7 +86,16 @@ def measure_set(name: str, peers: str, pairs: int, threads: int) -> list[dict[st
                 ("xmc", sys.executable, "worker_ours.py"),
             ):
                 result = run(python, worker, task, folder, threads)
-                rows.append({"set": name, "task": task, "threads": threads, "pair": pair, "side": side, **result})
+                rows.append(
+                    {
+                        "set": name,
+                        "task": task,
+                        "threads": threads,
+                        "pair": pair,
+                        "side": side,
+                        **result,
+                    }
+                )
                 print(f"{name} {task} {threads} thread(s) {side}: {result}", flush=True)
     scores = accuracy(folder)
     return [*rows, {"set": name, "task": "accuracy", "threads": threads, **scores}]
@@ -126,9 +138,13 @@ def table(results: list[dict[str, Any]]) -> list[str]:
                 lines.append(f"| one row, p99 with 4 callers | | {p99:.0f} µs | |")
         scores = next(r for r in mine if r["task"] == "accuracy")
         for names in (("P@1", "P@3", "P@5"), ("PSP@1", "PSP@3", "PSP@5")):
-            values = [" / ".join(f"{scores[side][n]:.2f}" for n in names) for side in ("libpecos", "xmc")]
+            values = [
+                " / ".join(f"{scores[side][n]:.2f}" for n in names) for side in ("libpecos", "xmc")
+            ]
             worst = max(abs(scores["libpecos"][n] - scores["xmc"][n]) for n in names)
-            lines.append(f"| {' / '.join(names)} | {values[0]} | {values[1]} | differ by {worst:.2f} at most |")
+            lines.append(
+                f"| {' / '.join(names)} | {values[0]} | {values[1]} | differ by {worst:.2f} at most |"
+            )
     return lines
 
 
@@ -150,9 +166,21 @@ def main() -> None:
         for name in arguments.sets or sets.available():
             results += measure_set(name, arguments.peers, arguments.pairs, threads)
 
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-    cpu = next((x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), "")
-    about = {"machine": f"{cpu}, {platform.machine()}, {os.cpu_count()} cores", "commit": commit.stdout.strip()}
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    )
+    cpu = next(
+        (
+            x.split(":")[1].strip()
+            for x in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in x
+        ),
+        "",
+    )
+    about = {
+        "machine": f"{cpu}, {platform.machine()}, {os.cpu_count()} cores",
+        "commit": commit.stdout.strip(),
+    }
     target = HERE / "results" / "linear.json"
     target.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
     page = sets.ROOT / "docs" / "benchmarks.md"

@@ -31,7 +31,10 @@ def latencies(call: Callable[[int], Any], n_rows: int, calls: int = 2000) -> dic
         begin = time.perf_counter()
         call(i % n_rows)
         taken[i] = time.perf_counter() - begin
-    return {"p50_us": float(np.median(taken) * 1e6), "p99_us": float(np.percentile(taken, 99) * 1e6)}
+    return {
+        "p50_us": float(np.median(taken) * 1e6),
+        "p99_us": float(np.percentile(taken, 99) * 1e6),
+    }
 
 
 def finish(result: dict[str, Any]) -> None:

@@ -92,7 +92,9 @@ def _real(name: str) -> dict[str, csr_array]:
         known = [sorted({numbers[x] for x in row if x in numbers}) for row in rows]
         indptr = np.concatenate([[0], np.cumsum([len(k) for k in known])])
         indices = np.array([x for k in known for x in k], np.int32)
-        return csr_array((np.ones(len(indices), np.float32), indices, indptr), shape=(len(rows), len(numbers)))
+        return csr_array(
+            (np.ones(len(indices), np.float32), indices, indptr), shape=(len(rows), len(numbers))
+        )
 
     return {
         "X_train": X_train,
@@ -131,7 +133,9 @@ def _synthetic(shape: Shape, seed: int = 7) -> dict[str, csr_array]:
         everything = np.zeros(n_rows, np.int64), np.full(n_rows, shape.labels)
         first = draw(*everything)
         own = topic[first][row]
-        near = np.where(rng.random(len(row)) < 0.5, own, (own + rng.integers(1, 4, len(row))) % shape.topics)
+        near = np.where(
+            rng.random(len(row)) < 0.5, own, (own + rng.integers(1, 4, len(row))) % shape.topics
+        )
         anywhere = (rng.random(len(row)) > 0.7) | (starts[near] == starts[near + 1])
         low = np.where(anywhere, 0, starts[near])
         high = np.where(anywhere, shape.labels, starts[near + 1])
@@ -141,14 +145,18 @@ def _synthetic(shape: Shape, seed: int = 7) -> dict[str, csr_array]:
         Y = csr_array((np.ones(len(row), np.float32), (row, labels)), shape=(n_rows, shape.labels))
         Y.data[:] = 1.0
 
-        lengths = np.maximum(8, shape.words * 1.55 * np.exp(rng.normal(-0.1, 0.45, n_rows))).astype(int)
+        lengths = np.maximum(8, shape.words * 1.55 * np.exp(rng.normal(-0.1, 0.45, n_rows))).astype(
+            int
+        )
         row = np.repeat(np.arange(n_rows), lengths)
         label = labels[begins[row] + (rng.random(len(row)) * counts[row]).astype(int)]
         kind, pick = rng.random(len(row)), rng.random(len(row)) ** 2
         rank = np.searchsorted(background, rng.random(len(row)) * background[-1])
         from_label, from_topic = kind < 0.28, (kind >= 0.28) & (kind < 0.45)
         rank[from_label] = label_words[label[from_label], (pick[from_label] * 25).astype(int)]
-        rank[from_topic] = topic_words[topic[label[from_topic]], (pick[from_topic] * 150).astype(int)]
+        rank[from_topic] = topic_words[
+            topic[label[from_topic]], (pick[from_topic] * 150).astype(int)
+        ]
         words = word_of_rank[np.minimum(rank, shape.features - 1)]
         X = csr_array((np.ones(len(row), np.float32), (row, words)), shape=(n_rows, shape.features))
         return X, Y

@@ -18,13 +18,19 @@ from pecos.xmc.xlinear.model import XLinearModel
 
 SETTINGS = {
     # What the library does when told nothing.
-    "default": {"tree": {"nr_splits": 16, "max_leaf_size": 100}, "train": {}, "predict": {"beam_size": 10}},
+    "default": {
+        "tree": {"nr_splits": 16, "max_leaf_size": 100},
+        "train": {},
+        "predict": {"beam_size": 10},
+    },
 }
 
 
 def matrix(folder: Path, name: str) -> sp.csr_matrix:
     loaded = sp.load_npz(folder / f"{name}.npz").tocsr().astype(np.float32)
-    return sp.csr_matrix((loaded.data, loaded.indices.astype(np.int32), loaded.indptr.astype(np.int32)), loaded.shape)
+    return sp.csr_matrix(
+        (loaded.data, loaded.indices.astype(np.int32), loaded.indptr.astype(np.int32)), loaded.shape
+    )
 
 
 def tree(folder: Path, threads: int, settings: dict) -> dict:
@@ -32,7 +38,9 @@ def tree(folder: Path, threads: int, settings: dict) -> dict:
     result: dict = {}
     with measured(result):
         features = LabelEmbeddingFactory.create(Y, X, method="pifa", threads=threads)
-        chain = Indexer.gen(features, indexer_type="hierarchicalkmeans", threads=threads, **settings["tree"])
+        chain = Indexer.gen(
+            features, indexer_type="hierarchicalkmeans", threads=threads, **settings["tree"]
+        )
     chain.save(str(folder / "libpecos-tree"))
     return result
 
@@ -80,7 +88,16 @@ def tfidf(folder: Path, threads: int, settings: dict) -> dict:
     result: dict = {}
     with measured(result):
         vectorizer = Vectorizer.train(
-            lines, {"type": "tfidf", "kwargs": {"ngram_range": (1, 2), "min_df_cnt": 2, "sublinear_tf": True, "threads": threads}}
+            lines,
+            {
+                "type": "tfidf",
+                "kwargs": {
+                    "ngram_range": (1, 2),
+                    "min_df_cnt": 2,
+                    "sublinear_tf": True,
+                    "threads": threads,
+                },
+            },
         )
         X = vectorizer.predict(lines, threads=threads)
     return {**result, "features": X.shape[1], "mb": sum(map(len, lines)) / 1e6}

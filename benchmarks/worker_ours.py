@@ -29,7 +29,10 @@ def pecos_tree(folder: Path) -> LabelTree:
     chain = folder / "libpecos-tree"
     depth = json.loads((chain / "config.json").read_text())["len"]
     leaves = load_npz(chain / f"C{depth - 1}.npz").tocsc()
-    members = [leaves.indices[a:b].tolist() for a, b in zip(leaves.indptr[:-1], leaves.indptr[1:], strict=True)]
+    members = [
+        leaves.indices[a:b].tolist()
+        for a, b in zip(leaves.indptr[:-1], leaves.indptr[1:], strict=True)
+    ]
     return LabelTree.from_leaves(members, branching=16, n_labels=leaves.shape[0])
 
 
@@ -39,7 +42,9 @@ def tree(folder: Path, config: Config) -> dict:
     build_label_tree(small, config.tree)
     result: dict = {}
     with measured(result):
-        features = label_centroids(Y, X, max_features=config.tree.max_features, n_threads=config.n_threads)
+        features = label_centroids(
+            Y, X, max_features=config.tree.max_features, n_threads=config.n_threads
+        )
         build_label_tree(features, config.tree, n_threads=config.n_threads)
     return result
 

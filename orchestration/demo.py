@@ -13,8 +13,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -27,8 +26,9 @@ from rich.text import Text
 from orchestration.assets.details import read_metrics
 from orchestration.definitions import defs
 from orchestration.dvc_project import DvcProject
-from orchestration.home import environment
+from orchestration.home import DAGSTER_UI, environment
 from orchestration.partitions import project
+from orchestration.resources.mlflow_tracking import LOCAL_UI
 from xmc_core.metrics.report import SUMMARY, summary_table
 from xmc_core.reporting import duration, number
 
@@ -81,7 +81,9 @@ class Lines:
             self._show(step, text.splitlines()[0] if text else "")
 
     def _show(self, step: str, text: str) -> None:
-        line = Text.assemble((step.ljust(self.width), "bold"), "  ", (text, "dim"), overflow="ellipsis", no_wrap=True)
+        line = Text.assemble(
+            (step.ljust(self.width), "bold"), "  ", (text, "dim"), overflow="ellipsis", no_wrap=True
+        )
         self._live.update(Spinner("dots", text=line))
 
     def _done(self, step: str) -> None:
@@ -91,9 +93,12 @@ class Lines:
         took = "reused" if metadata.get("reused") else duration(seconds)
         self.console.print(
             Text.assemble(
-                ("✓ ", "green"), (step.ljust(self.width), "bold"), f"  {took:>12}  ", (facts, "cyan"),
-                overflow="ellipsis", no_wrap=True,
-            )
+                ("✓ ", "green"),
+                (step.ljust(self.width), "bold"),
+                f"  {took:>12}  ",
+                (facts, "cyan"),
+            ),
+            soft_wrap=True,
         )
 
     def _facts(self, step: str, metadata: Mapping[str, Any]) -> str:
@@ -112,14 +117,25 @@ class Lines:
         if check.passed:
             return
         told = ", ".join(
-            f"{name} {number(v.value)}" for name, v in check.metadata.items() if isinstance(v.value, int | float)
+            f"{name} {number(v.value)}"
+            for name, v in check.metadata.items()
+            if isinstance(v.value, int | float)
         )
         mark = ("! ", "yellow") if check.severity == dg.AssetCheckSeverity.WARN else ("✗ ", "red")
-        self.console.print(Text.assemble("  ", mark, f"{check.asset_key.path[-1]}: {check.check_name}  ", (told, "dim")))
+        self.console.print(
+            Text.assemble(
+                "  ", mark, f"{check.asset_key.path[-1]}: {check.check_name}  ", (told, "dim")
+            )
+        )
 
     def _failed(self, step: str, data: Any) -> None:
         said = data.user_failure_data
-        self.failure = said.description if said and said.description else data.error_display_string
+        error = data.error
+        while error is not None and error.cause is not None:
+            error = error.cause
+        self.failure = (
+            said.description if said and said.description else str(error and error.message)
+        )
         self.console.print(Text.assemble(("✗ ", "red"), (step, "bold"), "  failed"))
 
 
@@ -162,7 +178,9 @@ def run(dataset: str, lines: Lines) -> bool:
 def show_results(console: Console, project: DvcProject, dataset: str, lines: Lines) -> None:
     """The table of the three models, five answers, the model in the registry, where to look."""
     metrics = read_metrics(project.paths(dataset).reports)
-    table = Table(title=f"{dataset}, test split, percent", title_justify="left", header_style="bold")
+    table = Table(
+        title=f"{dataset}, test split, percent", title_justify="left", header_style="bold"
+    )
     table.add_column("")
     for name in SUMMARY:
         table.add_column(name, justify="right")
@@ -171,40 +189,52 @@ def show_results(console: Console, project: DvcProject, dataset: str, lines: Lin
     console.print()
     console.print(table)
 
-    examples = json.loads((project.out("evaluation", dataset) / "examples.json").read_text(encoding="utf-8"))
-    console.print("\n[bold]Five questions, and the five best labels of the final model[/bold] (✓ right)")
+    examples = json.loads(
+        (project.out("evaluation", dataset) / "examples.json").read_text(encoding="utf-8")
+    )
+    console.print(
+        "\n[bold]Five questions, and the five best labels of the final model[/bold] (✓ right)"
+    )
     for example in examples:
         text = " ".join(example["text"].split())
-        console.print(Text(f"\n  {text[:TEXT_WIDTH]}{'…' if len(text) > TEXT_WIDTH else ''}", style="italic"))
+        console.print(
+            Text(f"\n  {text[:TEXT_WIDTH]}{'…' if len(text) > TEXT_WIDTH else ''}", style="italic")
+        )
         for label, score, right in example["labels"]:
             mark = ("✓", "green") if right else (" ", "")
             console.print(Text.assemble("    ", mark, f" {score:6.3f}  {label}"))
 
     champion = lines.metadata["champion"]
-    console.print(
-        f"\n[bold]Model[/bold] {champion['model']}, version {champion['champion_version']}, alias champion:"
-        f' mlflow.pyfunc.load_model("{champion["uri"]}").predict(["..."])',
-        highlight=False,
-    )
-    console.print(f"[bold]Report[/bold] {(project.paths(dataset).reports / 'report.html').relative_to(project.folder)}")
-    console.print("[bold]UIs[/bold] make ui  (Dagster http://127.0.0.1:3000, MLflow http://127.0.0.1:5000)")
+    name, version = champion["model"], champion["champion_version"]
+    report = (project.paths(dataset).reports / "report.html").relative_to(project.folder)
+    console.print(f"\n[bold]Model[/bold]   {name}, version {version}, alias champion")
+    console.print(f"        mlflow.pyfunc.load_model({champion['uri']!r}).predict(['some text'])")
+    console.print(f"[bold]Report[/bold]  {report}")
+    console.print(f"[bold]UIs[/bold]     make ui (Dagster on {DAGSTER_UI}, MLflow on {LOCAL_UI})")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 if everything succeeded, 1 if a stage failed, 2 for a wrong argument."""
-    parser = argparse.ArgumentParser(prog="python -m orchestration.demo", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m orchestration.demo", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--dataset", choices=project.datasets(), default=project.datasets()[0])
     dataset = parser.parse_args(arguments).dataset
 
     began = time.monotonic()
     os.environ.update(environment(project.folder))
     log = project.folder / ".xmc" / "demo.log"
-    console = Console(highlight=False)
-    console.print(f"[bold]train_and_register[/bold] on {dataset}; log: {log.relative_to(project.folder)}")
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    console.print(
+        f"[bold]train_and_register[/bold] on {dataset}; log: {log.relative_to(project.folder)}"
+    )
     assets = [*(spec.name for spec in project.stages()), "registered_model", "champion"]
-    with log.open("a", encoding="utf-8") as noise, contextlib.redirect_stderr(noise):
-        with Lines(console, assets) as lines:
-            succeeded = run(dataset, lines)
+    with (
+        log.open("a", encoding="utf-8") as noise,
+        contextlib.redirect_stderr(noise),
+        Lines(console, assets) as lines,
+    ):
+        succeeded = run(dataset, lines)
     if not succeeded:
         console.print(Text(f"\n{lines.failure or 'The run failed; see the log.'}"))
         return 1

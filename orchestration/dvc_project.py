@@ -142,7 +142,9 @@ class DvcProject(dg.ConfigurableResource):
     def _locked(self, stage: str, dataset: str) -> dict[str, Any]:
         if not (self.folder / "dvc.lock").exists():
             return {}
-        entry: dict[str, Any] = self._yaml("dvc.lock").get("stages", {}).get(f"{stage}@{dataset}", {})
+        entry: dict[str, Any] = (
+            self._yaml("dvc.lock").get("stages", {}).get(f"{stage}@{dataset}", {})
+        )
         return entry
 
 
@@ -195,7 +197,11 @@ def tool_environment() -> dict[str, str]:
 
 
 def _outputs(stage: Mapping[str, Any]) -> tuple[str, ...]:
-    entries = [*(stage.get("outs") or []), *(stage.get("metrics") or []), *(stage.get("plots") or [])]
+    entries = [
+        *(stage.get("outs") or []),
+        *(stage.get("metrics") or []),
+        *(stage.get("plots") or []),
+    ]
     return tuple(_path(entry) for entry in entries)
 
 

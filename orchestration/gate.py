@@ -7,7 +7,6 @@ import numpy as np
 
 from xmc_core.config import Config
 from xmc_core.data import Dataset, Predictions
-from xmc_core.errors import StoreError
 from xmc_core.metrics.bootstrap import Gate, not_worse
 from xmc_core.metrics.ranking import RowScores, row_scores
 
@@ -28,21 +27,20 @@ def judge(challenger: Predictions, champion: Predictions, data: Dataset, config:
 def answer_again(bundle: Path, data: Dataset) -> Predictions:
     """Let an older bundle answer the present test split, its labels renumbered by name.
 
-    Labels that the present data does not have any more leave gaps; the labels behind them move up.
-
     Raises StoreError if the folder is not the bundle of a pipeline.
     """
-    from xmc_core.models import PipelineModel, load_model
+    from xmc_core.models import PipelineModel
 
-    model = load_model(bundle)
-    if not isinstance(model, PipelineModel):
-        raise StoreError(f"{bundle} is not the bundle of a pipeline.")
-    found = model.predict(data.test_texts)
-    return renumber(found, model.label_names, data.label_names)
+    model = PipelineModel.load(bundle)
+    return renumber(model.predict(data.test_texts), model.label_names, data.label_names)
 
 
-def renumber(predictions: Predictions, old_names: Sequence[str], new_names: Sequence[str]) -> Predictions:
+def renumber(
+    predictions: Predictions, old_names: Sequence[str], new_names: Sequence[str]
+) -> Predictions:
     """The same predictions in another numbering of the labels.
+
+    Labels that are not among the new names are dropped, and those behind them move up.
 
     >>> scores = np.array([[0.9, 0.5, 0.1]], np.float32)
     >>> told = Predictions(np.array([[2, 0, 1]], np.int32), scores)

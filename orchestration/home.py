@@ -5,6 +5,8 @@ from pathlib import Path
 
 from orchestration.dvc_project import tool_environment
 
+DAGSTER_UI = "http://127.0.0.1:3000"
+
 DAGSTER_YAML = """\
 # Dagster's own settings for `make demo` and `make ui`; all else is SQLite in this folder.
 telemetry:

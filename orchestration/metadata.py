@@ -23,7 +23,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def tags(values: Mapping[str, str | None]) -> dict[str, str]:
-    """Dagster tags: letters, digits, `_`, `-` and `.`, at most 63 of them; what is None is left out.
+    """Dagster tags: at most 63 letters, digits, `_`, `-` and `.`; what is None is left out.
 
     >>> tags({"dvc/stage": "rankers@python-api", "dvc/md5": None})
     {'dvc/stage': 'rankers-python-api'}
@@ -38,7 +38,9 @@ def tags(values: Mapping[str, str | None]) -> dict[str, str]:
 def numbers(facts: Mapping[str, Any]) -> dict[str, dg.MetadataValue]:
     """Facts as metadata that Dagster plots over time: the same key and type in every run."""
     return {
-        name: dg.MetadataValue.int(value) if isinstance(value, int) else dg.MetadataValue.float(value)
+        name: dg.MetadataValue.int(value)
+        if isinstance(value, int)
+        else dg.MetadataValue.float(value)
         for name, value in facts.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }

@@ -15,7 +15,7 @@ from orchestration.partitions import datasets
     default_status=dg.DefaultScheduleStatus.STOPPED,
 )
 def weekly_retrain(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
-    """Mondays at 3:00 UTC, one run for each data set. Where nothing has changed DVC has nothing to do."""
+    """Mondays at 3:00 UTC, a run for each data set. What has not changed, DVC skips."""
     moment = context.scheduled_execution_time.strftime("%Y-%m-%d")
     for dataset in datasets.get_partition_keys():
         yield dg.RunRequest(run_key=f"{moment} {dataset}", partition_key=dataset)

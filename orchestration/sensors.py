@@ -20,7 +20,9 @@ from xmc_core.config import to_mapping
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.STOPPED,
 )
-def data_or_settings_changed(context: dg.SensorEvaluationContext, project: DvcProject) -> dg.SensorResult:
+def data_or_settings_changed(
+    context: dg.SensorEvaluationContext, project: DvcProject
+) -> dg.SensorResult:
     """Start a run for each data set whose raw files or settings differ from the last look.
 
     The first look only remembers. A data set that was added since is run, once the definitions
@@ -30,7 +32,9 @@ def data_or_settings_changed(context: dg.SensorEvaluationContext, project: DvcPr
     now = {name: fingerprint(project, name) for name in datasets.get_partition_keys()}
     changed = [] if seen is None else [name for name in now if seen.get(name) != now[name]]
     return dg.SensorResult(
-        run_requests=[dg.RunRequest(run_key=f"{name} {now[name]}", partition_key=name) for name in changed],
+        run_requests=[
+            dg.RunRequest(run_key=f"{name} {now[name]}", partition_key=name) for name in changed
+        ],
         cursor=json.dumps(now, sort_keys=True),
     )
 

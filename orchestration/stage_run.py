@@ -4,12 +4,13 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from xmc_core.reporting import EVENTS_VARIABLE
 
@@ -20,11 +21,17 @@ GRACE_SECONDS = 10.0
 LAST_LINES = 25
 """Of what a failed stage has printed: enough for the end of a traceback."""
 
-CHATTER = ("To track the changes with git", "git add ", "To enable auto staging", "dvc config core.", "Use `dvc push`")
+CHATTER = (
+    "To track the changes with git",
+    "git add ",
+    "To enable auto staging",
+    "dvc config core.",
+    "Use `dvc push`",
+)
 """What DVC advises after every stage."""
 
 
-class StageFailed(Exception):
+class StageError(Exception):
     """A stage ended with an error; the message holds its own words."""
 
     def __init__(self, message: str, *, explained: bool) -> None:
@@ -38,7 +45,8 @@ class StageRun:
     """A started stage. Iterate `events()` to the end, then ask for `reused` and the rest.
 
     No thread is involved: the stage writes its events and its output to two files, and whoever
-    iterates reads them as they grow.
+    iterates reads them as they grow. The output is repeated on standard error, which Dagster keeps
+    as the step's compute log.
     """
 
     def __init__(
@@ -64,7 +72,7 @@ class StageRun:
     def events(self) -> Iterator[dict[str, Any]]:
         """Yield the stage's events (see xmc_core.reporting) as they happen.
 
-        Raises StageFailed at the end if the stage failed. When the caller stops early, or is
+        Raises StageError at the end if the stage failed. When the caller stops early, or is
         interrupted, the stage is stopped too.
         """
         began = time.monotonic()
@@ -82,19 +90,23 @@ class StageRun:
                     start_new_session=True,  # a group of its own, so that all of it can be stopped
                 )
             try:
-                with events_file.open(encoding="utf-8") as lines:
+                with (
+                    events_file.open(encoding="utf-8") as told,
+                    output_file.open(encoding="utf-8", errors="replace") as printed,
+                ):
                     running = True
                     while running:
                         running = _still_running(process)
-                        for event in _complete_lines(lines):
+                        self._repeat(printed)
+                        for line in _complete_lines(told):
+                            event = json.loads(line)
                             self._take(event)
                             yield event
             finally:
                 _stop(process)
                 self.seconds = time.monotonic() - began
-                self._read_output(output_file)
         if process.returncode != 0:
-            raise StageFailed(self._failure(process.returncode), explained=self.error is not None)
+            raise StageError(self._failure(process.returncode), explained=self.error is not None)
 
     def _take(self, event: Mapping[str, Any]) -> None:
         if event["event"] == "started":
@@ -104,15 +116,17 @@ class StageRun:
         elif event["event"] == "failed":
             self.error = str(event["error"])
 
-    def _read_output(self, file: Path) -> None:
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-            text = line.rstrip()
-            if text and not text.strip().startswith(CHATTER):
-                self.last_lines.append(text)
+    def _repeat(self, printed: TextIO) -> None:
+        for line in _complete_lines(printed):
+            if line.strip() and not line.strip().startswith(CHATTER):
+                self.last_lines.append(line.rstrip())
+                sys.stderr.write(line)
 
     def _failure(self, code: int) -> str:
         reason = self.error or (
-            f"killed by signal {-code}" if code < 0 else f"ended with exit code {code} and no word of its own"
+            f"killed by signal {-code}"
+            if code < 0
+            else f"ended with exit code {code} and no word of its own"
         )
         return "\n".join([f"{self.name}: {reason}", "", "Its last lines:", *self.last_lines])
 
@@ -125,15 +139,15 @@ def _still_running(process: "subprocess.Popen[bytes]") -> bool:
     return False
 
 
-def _complete_lines(file: Any) -> Iterator[dict[str, Any]]:
-    """Events written since the last look; a line still being written waits for the next one."""
+def _complete_lines(file: TextIO) -> Iterator[str]:
+    """Lines written since the last look; one that is still being written waits for the next."""
     while True:
         position = file.tell()
         line = file.readline()
         if not line.endswith("\n"):
             file.seek(position)
             return
-        yield json.loads(line)
+        yield line
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:

@@ -9,7 +9,6 @@ Where a value may differ from level to level of the tree it is a list, last leve
 """
 
 import dataclasses
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -75,9 +74,13 @@ class DatasetConfig:
     propensity_b: float = 1.5
 
     def __post_init__(self) -> None:
-        _require(self.source in SOURCES, "dataset.source", f"one of {', '.join(SOURCES)}", self.source)
+        _require(
+            self.source in SOURCES, "dataset.source", f"one of {', '.join(SOURCES)}", self.source
+        )
         _require(0 < self.test_share < 1, "dataset.test_share", "between 0 and 1", self.test_share)
-        _require(self.min_label_count >= 1, "dataset.min_label_count", "at least 1", self.min_label_count)
+        _require(
+            self.min_label_count >= 1, "dataset.min_label_count", "at least 1", self.min_label_count
+        )
         _require(self.propensity_a > 0, "dataset.propensity_a", "above 0", self.propensity_a)
         _require(self.propensity_b > 0, "dataset.propensity_b", "above 0", self.propensity_b)
 
@@ -109,7 +112,9 @@ class TfidfConfig:
         _require(self.min_ngram >= 1, "tfidf.min_ngram", "at least 1", self.min_ngram)
         _require(
             self.min_ngram <= self.max_ngram <= 8,
-            "tfidf.max_ngram", "between tfidf.min_ngram and 8", self.max_ngram,
+            "tfidf.max_ngram",
+            "between tfidf.min_ngram and 8",
+            self.max_ngram,
         )
         _require(self.min_df >= 1, "tfidf.min_df", "at least 1", self.min_df)
         _require(0 < self.max_df <= 1, "tfidf.max_df", "above 0 and at most 1", self.max_df)
@@ -187,7 +192,10 @@ class RankersConfig:
         for kinds in self.negatives:
             _require_each(kinds, NEGATIVES, "rankers.negatives")
         _require(
-            self.relevance in RELEVANCE, "rankers.relevance", f"one of {', '.join(RELEVANCE)}", self.relevance
+            self.relevance in RELEVANCE,
+            "rankers.relevance",
+            f"one of {', '.join(RELEVANCE)}",
+            self.relevance,
         )
 
 
@@ -208,7 +216,9 @@ class DisentangleConfig:
     """A leaf takes at most (1 + capacity) * max_clusters * labels / leaves; 0 sets no bound."""
 
     def __post_init__(self) -> None:
-        _require(self.max_clusters >= 1, "disentangle.max_clusters", "at least 1", self.max_clusters)
+        _require(
+            self.max_clusters >= 1, "disentangle.max_clusters", "at least 1", self.max_clusters
+        )
         _require(self.rounds >= 1, "disentangle.rounds", "at least 1", self.rounds)
         _require(self.beam_size >= 1, "disentangle.beam_size", "at least 1", self.beam_size)
         _require(self.capacity >= 0, "disentangle.capacity", "0 (no bound) or more", self.capacity)
@@ -270,16 +280,23 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         _require(self.levels >= 0, "encoder.levels", "0 (frozen) or more", self.levels)
-        for value in self.steps:
-            _require(value >= 1, "encoder.steps", "at least 1", value)
+        for count in self.steps:
+            _require(count >= 1, "encoder.steps", "at least 1", count)
         _require(self.batch_size >= 1, "encoder.batch_size", "at least 1", self.batch_size)
-        _require(8 <= self.max_length <= 8192, "encoder.max_length", "between 8 and 8192", self.max_length)
+        _require(
+            8 <= self.max_length <= 8192,
+            "encoder.max_length",
+            "between 8 and 8192",
+            self.max_length,
+        )
         _require(
             self.batch_tokens >= self.max_length,
-            "encoder.batch_tokens", f"at least encoder.max_length ({self.max_length})", self.batch_tokens,
+            "encoder.batch_tokens",
+            f"at least encoder.max_length ({self.max_length})",
+            self.batch_tokens,
         )
-        for value in (*self.learning_rate, self.head_learning_rate):
-            _require(value > 0, "encoder.learning_rate", "above 0", value)
+        for rate in (*self.learning_rate, self.head_learning_rate):
+            _require(rate > 0, "encoder.learning_rate", "above 0", rate)
         _require(0 <= self.warmup < 1, "encoder.warmup", "0 or more and below 1", self.warmup)
         _require(self.weight_decay >= 0, "encoder.weight_decay", "0 or more", self.weight_decay)
         _require_each((self.pooling,), ("mean", "first"), "encoder.pooling")
@@ -328,7 +345,12 @@ class Config:
     """Starts every random choice that has no seed of its own."""
 
     def __post_init__(self) -> None:
-        _require(self.n_threads == -1 or self.n_threads >= 1, "n_threads", "-1 or at least 1", self.n_threads)
+        _require(
+            self.n_threads == -1 or self.n_threads >= 1,
+            "n_threads",
+            "-1 or at least 1",
+            self.n_threads,
+        )
 
     def replace(self, **overrides: Any) -> "Config":
         """Copy with dotted names changed: `config.replace(**{"tree.branching": 8})`."""
@@ -398,7 +420,9 @@ def read_params(path: Path | str | None = None) -> tuple[Json, str]:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"cannot read {file}: {error.strerror}; run from the project's folder.") from error
+        raise ConfigError(
+            f"cannot read {file}: {error.strerror}; run from the project's folder."
+        ) from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{file} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
@@ -427,7 +451,9 @@ def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Json:
 
 def _build(kind: type, mapping: Any, where: str, prefix: str) -> Any:
     if not isinstance(mapping, Mapping):
-        raise ConfigError(f"{where}: {prefix.rstrip('.') or 'settings'} must be a mapping, got {mapping!r}.")
+        raise ConfigError(
+            f"{where}: {prefix.rstrip('.') or 'settings'} must be a mapping, got {mapping!r}."
+        )
     hints = typing.get_type_hints(kind)
     unknown = [str(name) for name in mapping if name not in hints]
     if unknown:
@@ -462,7 +488,6 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
             return float(value)  # YAML 1.1 reads 1e-4 as text
         except ValueError:
             pass
-    if isinstance(value, bool) and hint is not bool or not isinstance(value, hint):
-        kind = hint.__name__ if isinstance(hint, type) and not isinstance(hint, types.GenericAlias) else hint
-        raise ConfigError(f"{name} must be of type {kind}, got {value!r}.")
+    if (isinstance(value, bool) and hint is not bool) or not isinstance(value, hint):
+        raise ConfigError(f"{name} must be of type {hint.__name__}, got {value!r}.")
     return value

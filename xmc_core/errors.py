@@ -2,7 +2,7 @@
 
 
 class XmcError(Exception):
-    """Base of all errors that a user can cause and mend. The CLI prints it alone and exits with 2."""
+    """Base of all errors that a user can cause and mend. The CLI prints it and exits with 2."""
 
 
 class ConfigError(XmcError):

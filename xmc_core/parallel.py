@@ -20,7 +20,11 @@ Result = TypeVar("Result")
 def resolve_threads(n_threads: int) -> int:
     """Turn the `n_threads` of the config into a count: -1 means every core this process may use."""
     if n_threads == -1:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return (
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1
+        )
     if n_threads < 1:
         raise ConfigError(f"n_threads must be -1 (all cores) or at least 1, got {n_threads}.")
     return n_threads

@@ -95,7 +95,13 @@ class StageReporter(Reporter):
     def emit(self, event: str, **values: Any) -> None:
         if event == "metrics":
             self.facts.update(values["values"])
-        line = {"event": event, "stage": self.stage, "dataset": self.dataset, "time": time.time(), **values}
+        line = {
+            "event": event,
+            "stage": self.stage,
+            "dataset": self.dataset,
+            "time": time.time(),
+            **values,
+        }
         if self._file is not None:
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
@@ -103,7 +109,9 @@ class StageReporter(Reporter):
             print(f"{self.stage:>18}  {text}", file=sys.stderr, flush=True)
 
     def finished(self) -> None:
-        self.emit("finished", seconds=time.monotonic() - self._began, peak_memory_mb=peak_memory_mb())
+        self.emit(
+            "finished", seconds=time.monotonic() - self._began, peak_memory_mb=peak_memory_mb()
+        )
 
 
 def describe(event: Json) -> str:
@@ -120,7 +128,9 @@ def describe(event: Json) -> str:
         points = ", ".join(f"{name} {number(value)}" for name, value in event["values"].items())
         return f"step {event['step']:,}: {points}"
     if kind == "finished":
-        return f"done in {duration(event['seconds'])}, peak memory {event['peak_memory_mb']:,.0f} MB"
+        return (
+            f"done in {duration(event['seconds'])}, peak memory {event['peak_memory_mb']:,.0f} MB"
+        )
     if kind == "failed":
         return f"failed: {event['error']}"
     return ""

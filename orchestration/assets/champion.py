@@ -50,35 +50,32 @@ def champion(
     dataset = context.partition_key
     name = model_name(dataset)
     params, run_tags = run_record(project, dataset)
-    tracked = mlflow.required_run(context, dataset, params, run_tags)
-    client = tracked.client
+    client = mlflow.client()
+    with mlflow.required_run(context, dataset, params, run_tags) as tracked:
+        challenger, present = aliased(client, name, CHALLENGER), aliased(client, name, CHAMPION)
+        if challenger is None:
+            raise dg.Failure(
+                f"{name} has no version under the alias `{CHALLENGER}`; materialise "
+                "`registered_model` first.",
+                allow_retries=False,
+            )
+        verdict: Gate | None = None
+        if present is None:
+            promoted, reason = True, "the first version, there was no champion to compare with"
+        elif present.version == challenger.version:
+            promoted, reason = True, "the challenger is the champion already"
+        else:
+            verdict = compare(project, dataset, challenger, present)
+            promoted, reason = verdict.passed, verdict.reason
+            if promoted:
+                client.set_registered_model_alias(name, PREVIOUS, present.version)
+        in_use = challenger if promoted or present is None else present
+        client.set_registered_model_alias(name, CHAMPION, in_use.version)
+        for tag, value in ((STATUS, "passed" if promoted else "refused"), ("gate", reason)):
+            client.set_model_version_tag(name, challenger.version, tag, value)
 
-    challenger, present = aliased(client, name, CHALLENGER), aliased(client, name, CHAMPION)
-    if challenger is None:
-        raise dg.Failure(
-            f"{name} has no version under the alias `{CHALLENGER}`; materialise `registered_model` first.",
-            allow_retries=False,
-        )
-    verdict: Gate | None = None
-    if present is None:
-        promoted, reason = True, "the first version: there was no champion to compare with"
-    elif present.version == challenger.version:
-        promoted, reason = True, "unchanged: the challenger is the champion"
-    else:
-        verdict = compare(project, dataset, challenger, present)
-        promoted, reason = verdict.passed, verdict.reason
-
-    if promoted and (present is None or present.version != challenger.version):
-        if present is not None:
-            client.set_registered_model_alias(name, PREVIOUS, present.version)
-        client.set_registered_model_alias(name, CHAMPION, challenger.version)
-    client.set_model_version_tag(name, challenger.version, STATUS, "passed" if promoted else "refused")
-    client.set_model_version_tag(name, challenger.version, "gate", reason)
-    in_use = challenger if promoted else present
     say = context.log.info if promoted else context.log.warning
     say(f"champion of {name}: version {in_use.version}; {reason}")
-    tracked.finish()
-
     metadata = {
         "model": name,
         "champion_version": int(in_use.version),
@@ -86,7 +83,9 @@ def champion(
         "promoted": promoted,
         "reason": reason,
         "uri": f"models:/{name}@{CHAMPION}",
-        "mlflow_model": dg.MetadataValue.url(f"{mlflow.ui}/#/models/{name}/versions/{in_use.version}"),
+        "mlflow_model": dg.MetadataValue.url(
+            f"{mlflow.ui}/#/models/{name}/versions/{in_use.version}"
+        ),
         "mlflow_run": dg.MetadataValue.url(tracked.url),
     }
     if verdict is not None:
@@ -130,4 +129,6 @@ def comparison_table(verdict: Gate) -> str:
         f"| {name} | {r.difference:+.2f} | {r.low:+.2f} to {r.high:+.2f} | {r.verdict} |"
         for name, r in verdict.results.items()
     ]
-    return "\n".join(["| | challenger − champion | 95 % interval | |", "|---|---:|---:|---|", *rows])
+    return "\n".join(
+        ["| | challenger minus champion | 95 % interval | |", "|---|---:|---:|---|", *rows]
+    )

@@ -32,7 +32,9 @@ def details(project: DvcProject, stage: str, dataset: str) -> Details:
 
 def read_metrics(reports: Path) -> dict[str, dict[str, float]]:
     """metrics.json: values by model and metric."""
-    content: dict[str, dict[str, float]] = json.loads((reports / "metrics.json").read_text(encoding="utf-8"))
+    content: dict[str, dict[str, float]] = json.loads(
+        (reports / "metrics.json").read_text(encoding="utf-8")
+    )
     return content
 
 
@@ -54,7 +56,9 @@ def picture(file: Path) -> dg.MetadataValue:
     content = file.read_bytes()
     if len(content) > PICTURE_BYTES:
         return dg.MetadataValue.path(str(file))
-    return dg.MetadataValue.md(f"![{file.stem}](data:image/png;base64,{base64.b64encode(content).decode()})")
+    return dg.MetadataValue.md(
+        f"![{file.stem}](data:image/png;base64,{base64.b64encode(content).decode()})"
+    )
 
 
 def tree_details(stage: str) -> Callable[[DvcProject, str], Details]:

@@ -35,35 +35,36 @@ def registered_model(
     name = model_name(dataset)
     md5s = project.md5s(dataset)
     if "rankers" not in md5s:
-        raise dg.Failure(f"there is no bundle of {dataset} yet; materialise `rankers` first.", allow_retries=False)
-    params, run_tags = run_record(project, dataset)
-    tracked = mlflow.required_run(context, dataset, params, run_tags)
-    client = tracked.client
-
-    found = find_version(client, name, md5s["rankers"])
-    if found is None:
-        context.log.info(f"registering the bundle {md5s['rankers'][:8]} as a new version of {name}")
-        data = Dataset.load(project.out("dataset", dataset))
-        version = register(
-            client,
-            tracked.id,
-            dataset=dataset,
-            config=project.config(dataset),
-            bundle=project.out("rankers", dataset) / "bundle",
-            predictions=project.out("rankers", dataset) / "predictions",
-            example=[text for text in data.test_texts if text.strip()][:EXAMPLES],
-            tags={
-                **{f"{MD5}{stage}": md5 for stage, md5 in md5s.items()},
-                **run_tags,
-                "dagster.run_id": context.run.run_id,
-                "dataset": dataset,
-            },
+        raise dg.Failure(
+            f"there is no bundle of {dataset} yet; materialise `rankers` first.",
+            allow_retries=False,
         )
-    else:
-        context.log.info(f"version {found.version} of {name} holds this bundle already, it is reused")
-        version = found
-    client.set_registered_model_alias(name, CHALLENGER, version.version)
-    tracked.finish()
+    params, run_tags = run_record(project, dataset)
+    client = mlflow.client()
+    with mlflow.required_run(context, dataset, params, run_tags) as tracked:
+        found = version = find_version(client, name, md5s["rankers"])
+        if version is None:
+            context.log.info(f"registering bundle {md5s['rankers'][:8]} as a new version of {name}")
+            data = Dataset.load(project.out("dataset", dataset))
+            rankers = project.out("rankers", dataset)
+            version = register(
+                client,
+                tracked.id,
+                dataset=dataset,
+                config=project.config(dataset),
+                bundle=rankers / "bundle",
+                predictions=rankers / "predictions",
+                example=[text for text in data.test_texts if text.strip()][:EXAMPLES],
+                tags={
+                    **{f"{MD5}{stage}": md5 for stage, md5 in md5s.items()},
+                    **run_tags,
+                    "dagster.run_id": context.run.run_id,
+                    "dataset": dataset,
+                },
+            )
+        else:
+            context.log.info(f"version {version.version} of {name} holds this bundle, it is reused")
+        client.set_registered_model_alias(name, CHALLENGER, version.version)
     return dg.MaterializeResult(
         metadata={
             "model": name,
@@ -71,7 +72,9 @@ def registered_model(
             "reused": found is not None,
             "md5": md5s["rankers"],
             "uri": f"models:/{name}/{version.version}",
-            "mlflow_model": dg.MetadataValue.url(f"{mlflow.ui}/#/models/{name}/versions/{version.version}"),
+            "mlflow_model": dg.MetadataValue.url(
+                f"{mlflow.ui}/#/models/{name}/versions/{version.version}"
+            ),
             "mlflow_run": dg.MetadataValue.url(tracked.url),
         },
         data_version=dg.DataVersion(md5s["rankers"]),

@@ -12,7 +12,7 @@ from orchestration.dvc_project import DvcProject, StageSpec
 from orchestration.metadata import numbers, tags
 from orchestration.partitions import datasets
 from orchestration.resources import MlflowTracking, TrackedRun
-from orchestration.stage_run import StageFailed, StageRun
+from orchestration.stage_run import StageError, StageRun
 from xmc_core.config import to_mapping
 from xmc_core.metrics.ranking import plain_name
 from xmc_core.reporting import describe
@@ -42,10 +42,17 @@ def stage_asset(spec: StageSpec) -> dg.AssetsDefinition:
         owners=about.get("owners"),
         partitions_def=datasets,
         retry_policy=dg.RetryPolicy(max_retries=retries, delay=RETRY_SECONDS) if retries else None,
-        metadata={"command": spec.command, "parameters": list(spec.params), "reads": list(spec.inputs)},
+        metadata={
+            "command": spec.command,
+            "parameters": list(spec.params),
+            "reads": list(spec.inputs),
+        },
     )
     def stage(
-        context: dg.AssetExecutionContext, config: StageOptions, project: DvcProject, mlflow: MlflowTracking
+        context: dg.AssetExecutionContext,
+        config: StageOptions,
+        project: DvcProject,
+        mlflow: MlflowTracking,
     ) -> dg.MaterializeResult:
         dataset = context.partition_key
         run = project.start(spec.name, dataset, force=config.force)
@@ -58,7 +65,7 @@ def stage_asset(spec: StageSpec) -> dg.AssetsDefinition:
 def follow(
     context: dg.AssetExecutionContext, run: StageRun, project: DvcProject, mlflow: MlflowTracking
 ) -> TrackedRun:
-    """Wait for the stage; pass on what it says, while it says it, to Dagster's log and to MLflow."""
+    """Wait for the stage, and pass on what it says, while it says it, to Dagster and MLflow."""
     dataset = context.partition_key
 
     @cache
@@ -73,7 +80,7 @@ def follow(
                 tracked().metrics(event["values"], prefix=event["stage"], step=event["step"])
             elif event["event"] == "started":
                 tracked()
-    except StageFailed as failure:
+    except StageError as failure:
         tracked().finish(failed=True)
         # What the stage itself explains will not be mended by trying again.
         raise dg.Failure(str(failure), allow_retries=not failure.explained) from None

@@ -15,14 +15,17 @@ SHOWN = 5
 def rows_and_labels_are_sound(
     context: dg.AssetCheckExecutionContext, project: DvcProject
 ) -> dg.AssetCheckResult:
-    """Both splits have rows, every label that a model may predict was seen, and names are unique."""
+    """Both splits have rows, train shows every label that a model may predict, names are unique."""
     data = Dataset.load(project.out("dataset", context.partition_key))
     n_train, n_test = len(data.train_texts), len(data.test_texts)
     never_seen = int(np.count_nonzero(data.label_counts[: data.n_labels] == 0))
     same_names = len(data.label_names) - len(set(data.label_names))
     wrong_values = sum(int(np.count_nonzero(Y.data != 1.0)) for Y in (data.Y_train, data.Y_test))
     return dg.AssetCheckResult(
-        passed=n_train > 0 and n_test > 0 and data.n_labels > 0 and not (never_seen or same_names or wrong_values),
+        passed=n_train > 0
+        and n_test > 0
+        and data.n_labels > 0
+        and not (never_seen or same_names or wrong_values),
         metadata={
             "train_rows": n_train,
             "test_rows": n_test,

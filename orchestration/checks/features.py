@@ -16,7 +16,7 @@ TOLERANCE = 1e-3
 def rows_are_finite_and_of_unit_length(
     context: dg.AssetCheckExecutionContext, project: DvcProject
 ) -> dg.AssetCheckResult:
-    """Every row of X_train and X_test has length 1, or is empty; no value is infinite or missing."""
+    """Every row of X_train and X_test has length 1 or is empty; every value is a number."""
     store = read_store(project.out("tfidf_features", context.partition_key), "tfidf-features")
     passed = True
     metadata: dict[str, int | float] = {}

@@ -11,11 +11,13 @@ from xmc_core.data import Dataset, Predictions
 def predictions_check(stage: str) -> dg.AssetChecksDefinition:
     """The check on the test predictions of one model."""
 
-    @dg.asset_check(name="predictions_are_sound", asset=stage, partitions_def=datasets, blocking=True)
+    @dg.asset_check(
+        name="predictions_are_sound", asset=stage, partitions_def=datasets, blocking=True
+    )
     def predictions_are_sound(
         context: dg.AssetCheckExecutionContext, project: DvcProject
     ) -> dg.AssetCheckResult:
-        """A row per test document; labels exist, none twice in a row; scores descend and are numbers."""
+        """A row per test document; labels exist, none comes twice; scores descend."""
         dataset = context.partition_key
         data = Dataset.load(project.out("dataset", dataset))
         found = Predictions.load(project.out(stage, dataset) / "predictions")

@@ -17,7 +17,9 @@ def final_model_is_not_below_the_baseline(
     """All figures are percentages, and the final model is worse than XR-Linear in none of them by
     more than its noise (paired bootstrap). Otherwise a warning: what takes longer should pay."""
     dataset = context.partition_key
-    figures = [v for model in read_metrics(project.paths(dataset).reports).values() for v in model.values()]
+    figures = [
+        v for model in read_metrics(project.paths(dataset).reports).values() for v in model.values()
+    ]
     rows = load_rows(project.out("evaluation", dataset))
     compared = paired_bootstraps(rows[MODELS[-1]], rows[MODELS[0]])
     worse = [name for name, result in compared.items() if result.verdict == "worse"]

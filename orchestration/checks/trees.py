@@ -13,7 +13,9 @@ SHOWN = 20
 def leaf_check(stage: str) -> dg.AssetChecksDefinition:
     """The check on one tree."""
 
-    @dg.asset_check(name="every_label_has_a_leaf", asset=stage, partitions_def=datasets, blocking=True)
+    @dg.asset_check(
+        name="every_label_has_a_leaf", asset=stage, partitions_def=datasets, blocking=True
+    )
     def every_label_has_a_leaf(
         context: dg.AssetCheckExecutionContext, project: DvcProject
     ) -> dg.AssetCheckResult:

@@ -16,9 +16,9 @@ class XmcModel(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Open the bundle; its arrays are memory-mapped, an encoder waits for the first text."""
-        from xmc_core import load_model
+        from xmc_core import PipelineModel
 
-        self.model = load_model(context.artifacts["bundle"])
+        self.model = PipelineModel.load(context.artifacts["bundle"])
 
     def predict(
         self,

@@ -7,7 +7,7 @@ on the test split, and tags that lead back to where it came from.
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import xmc_core
 from xmc_core.config import Config
@@ -56,7 +56,11 @@ def find_version(client: "MlflowClient", name: str, md5: str) -> "ModelVersion |
 def aliased(client: "MlflowClient", name: str, alias: str) -> "ModelVersion | None":
     """The version that an alias names; None if there is no such alias, or no such model yet."""
     from mlflow.exceptions import MlflowException
-    from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
+    from mlflow.protos.databricks_pb2 import (
+        INVALID_PARAMETER_VALUE,
+        RESOURCE_DOES_NOT_EXIST,
+        ErrorCode,
+    )
 
     # A missing model is "does not exist", a missing alias of an existing one "invalid parameter".
     absent = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
@@ -79,7 +83,10 @@ def register(
     example: Sequence[str],
     tags: Mapping[str, str],
 ) -> "ModelVersion":
-    """Log the bundle as a model of the run, and register it. Takes a few seconds and two copies."""
+    """Log the bundle as a model of the run, see that it answers, and register it.
+
+    Takes a few seconds and two copies of the bundle.
+    """
     import mlflow
     import mlflow.pyfunc
 
@@ -97,6 +104,9 @@ def register(
             pip_requirements=requirements(with_encoder=config.encoder.name != "none"),
             tags=dict(tags),
         )
+    # MLflow tries the example itself, but only warns when it fails. What cannot answer is not
+    # registered.
+    mlflow.pyfunc.load_model(logged.model_uri).predict(list(example), params=params)
     _describe(client, name, dataset)
     made = mlflow.register_model(logged.model_uri, name, tags={**tags, STATUS: "pending"})
     return client.get_model_version(name, made.version)
@@ -109,7 +119,9 @@ def signature(params: Mapping[str, int]) -> "ModelSignature":
 
     return ModelSignature(
         inputs=Schema([ColSpec(DataType.string)]),
-        outputs=Schema([ColSpec(Array(DataType.string), "labels"), ColSpec(Array(DataType.double), "scores")]),
+        outputs=Schema(
+            [ColSpec(Array(DataType.string), "labels"), ColSpec(Array(DataType.double), "scores")]
+        ),
         params=ParamSchema([ParamSpec(name, "long", value) for name, value in params.items()]),
     )
 
@@ -125,14 +137,18 @@ def fetch(name: str, version: str | int, artifact: str) -> Path:
     """Local copy of a version's `bundle` or `predictions`."""
     import mlflow
 
-    return Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version}/artifacts/{artifact}"))
+    return Path(
+        mlflow.artifacts.download_artifacts(f"models:/{name}/{version}/artifacts/{artifact}")
+    )
 
 
 def _describe(client: "MlflowClient", name: str, dataset: str) -> None:
     from mlflow.exceptions import MlflowException
 
     try:
-        client.create_registered_model(name, {"dataset": dataset}, DESCRIPTION.format(dataset=dataset, name=name))
+        client.create_registered_model(
+            name, {"dataset": dataset}, DESCRIPTION.format(dataset=dataset, name=name)
+        )
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

@@ -65,7 +65,9 @@ class MlflowTracking(dg.ConfigurableResource):
             try:
                 socket.create_connection((address.hostname or "", port), timeout=5).close()
             except OSError as error:
-                raise ConnectionError(f"no MLflow server answers at {self.uri} ({error})") from error
+                raise ConnectionError(
+                    f"no MLflow server answers at {self.uri} ({error})"
+                ) from error
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
         import mlflow
@@ -78,7 +80,9 @@ class MlflowTracking(dg.ConfigurableResource):
             client.search_experiments(max_results=1)
         return client
 
-    def run(self, context: Any, dataset: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> "TrackedRun":
+    def run(
+        self, context: Any, dataset: str, params: Mapping[str, Any], tags: Mapping[str, str]
+    ) -> "TrackedRun":
         """The MLflow run of this pipeline run: found by the Dagster run's tag, or created.
 
         Where the store cannot be reached, the run that comes back swallows everything, after one
@@ -170,7 +174,10 @@ class MlflowTracking(dg.ConfigurableResource):
 
 
 class TrackedRun:
-    """One MLflow run. A call that fails warns once, and the run falls silent."""
+    """One MLflow run. A call that fails warns once, and the run falls silent.
+
+    As a context manager it sets the run's status at the end, by whether the block raised.
+    """
 
     def __init__(
         self, client: "MlflowClient | None", run_id: str, url: str, warn: Callable[[str], None]
@@ -179,6 +186,12 @@ class TrackedRun:
         self.id = run_id
         self.url = url
         self._warn = warn
+
+    def __enter__(self) -> "TrackedRun":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.finish(failed=kind is not None)
 
     def metrics(self, values: Mapping[str, float], *, prefix: str, step: int = 0) -> None:
         """Log numbers under `<prefix>/<name>`; names must be MLflow's already."""
@@ -189,7 +202,9 @@ class TrackedRun:
         from mlflow.entities import Metric
 
         now = int(time() * 1000)
-        points = [Metric(f"{prefix}/{name}", float(value), now, step) for name, value in values.items()]
+        points = [
+            Metric(f"{prefix}/{name}", float(value), now, step) for name, value in values.items()
+        ]
         self._try(lambda client: client.log_batch(self.id, metrics=points))
 
     def dataset(self, name: str, md5: str, source: str, facts: str) -> None:

@@ -29,7 +29,9 @@ def tool(name: str) -> str:
 
 
 def run(*command: str | Path) -> None:
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=120, cwd=ROOT)
+    done = subprocess.run(
+        [str(c) for c in command], capture_output=True, text=True, timeout=120, cwd=ROOT
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -67,7 +69,9 @@ def test_every_variable_is_explained_in_the_example():
 
 
 def test_no_password_has_a_default(compose):
-    assert re.search(r"^POSTGRES_PASSWORD=$", (DEPLOY / "compose" / ".env.example").read_text(), re.M)
+    assert re.search(
+        r"^POSTGRES_PASSWORD=$", (DEPLOY / "compose" / ".env.example").read_text(), re.M
+    )
     assert "${POSTGRES_PASSWORD:-" not in COMPOSE.read_text()
 
 

@@ -140,8 +140,9 @@ def test_a_figure_that_does_not_exist_is_empty_in_the_table():
 
 
 def test_recalls_and_comparisons_keep_four_decimals():
-    assert tables.recall_csv({"m": {1: 12.34567, 10: 50.0}}) == (
-        "model,beam_size,recall\nm,1,12.3457\nm,10,50.0000\n"
+    recalls = {"a": {1: 12.34567, 10: 50.0}, "b": {1: 20.0}}
+    assert tables.recall_csv(recalls) == (
+        "model,beam_size,recall\na,1,12.3457\na,10,50.0000\nb,1,20.0000\n"
     )
     told = json.loads(tables.comparison_json(INTERVALS, RESULTS))
     assert told["xr_linear"]["P@1"] == {"value": 50.0, "low": 48.5, "high": 51.0}

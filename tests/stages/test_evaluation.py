@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
-from xmc_core.models.xr_linear import train_xr_linear
 
 from xmc_core.config import Config
 from xmc_core.data import Dataset, Predictions
 from xmc_core.errors import DataError
 from xmc_core.metrics import evaluate, load_rows, not_worse, split_digest
 from xmc_core.metrics.report import MODELS, SUMMARY, summary_table
+from xmc_core.models.xr_linear import train_xr_linear
 from xmc_core.persistence import read_store, write_store
 from xmc_core.stages.evaluation import REPORT_FILES
 from xmc_core.stages.paths import ProjectPaths
@@ -95,81 +95,87 @@ def copy(finished: ProjectPaths, tmp_path: Path) -> Callable[[str], ProjectPaths
     return copied
 
 
+@pytest.fixture(scope="module")
+def evaluated(finished: ProjectPaths, tmp_path_factory: pytest.TempPathFactory) -> ProjectPaths:
+    """All stages, for tests that only read."""
+    data = tmp_path_factory.mktemp("evaluated") / "data"
+    shutil.copytree(finished.data, data)
+    paths = ProjectPaths(data, finished.dataset)
+    run_stage("evaluation", paths, CONFIG, quiet=True)
+    return paths
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
 
 
-def test_leaves_every_file_and_the_same_bytes_twice(copy):
-    first, second = copy("first"), copy("second")
-    facts = run_stage("evaluation", first, CONFIG, quiet=True)
+def test_leaves_every_file_and_the_same_bytes_twice(copy, evaluated):
+    first, second = evaluated, copy("second")
+    facts = json.loads((evaluated.out("evaluation") / "facts.json").read_text(encoding="utf-8"))
     assert run_stage("evaluation", second, CONFIG, quiet=True) == facts
     assert set(contents(first.reports)) == set(REPORT_FILES)
     assert contents(first.reports) == contents(second.reports)
     assert contents(first.out("evaluation")) == contents(second.out("evaluation"))
 
-    again = run_stage("evaluation", first, CONFIG, quiet=True)  # over what is there already
+    again = run_stage("evaluation", second, CONFIG, quiet=True)  # over what is there already
     assert again == facts
     assert contents(first.reports) == contents(second.reports)
 
 
-def test_every_figure_comes_from_the_predictions(copy):
-    paths = copy("project")
-    facts = run_stage("evaluation", paths, CONFIG, quiet=True)
-    metrics = json.loads((paths.reports / "metrics.json").read_text(encoding="utf-8"))
+def test_every_figure_comes_from_the_predictions(evaluated):
+    facts = json.loads((evaluated.out("evaluation") / "facts.json").read_text(encoding="utf-8"))
+    metrics = json.loads((evaluated.reports / "metrics.json").read_text(encoding="utf-8"))
     assert tuple(metrics) == MODELS
-    dataset = Dataset.load(paths.out("dataset"))
+    dataset = Dataset.load(evaluated.out("dataset"))
     for model, stage in zip(MODELS, ("matcher", "disentangled_tree", "rankers"), strict=True):
         expected = evaluate(
-            Predictions.load(paths.out(stage) / "predictions"),
+            Predictions.load(evaluated.out(stage) / "predictions"),
             dataset.Y_test,
             label_counts=dataset.label_counts,
             n_train=N_TRAIN,
         )
         for name, value in expected.items():
             assert metrics[model][name] == round(value, 4)
-    assert metrics["xr_transformer"]["P@1"] > 50  # the words give the labels away
+    assert metrics["xr_transformer"]["P@1"] > 30  # by chance: 8
     assert facts == {name: metrics["xr_transformer"][name] for name in SUMMARY}
     assert [values[0] for _, values in summary_table(metrics)] == [
         metrics[model]["P@1"] for model in MODELS
     ]
 
 
-def test_row_scores_are_kept_for_the_gate(copy):
-    paths = copy("project")
-    run_stage("evaluation", paths, CONFIG, quiet=True)
-    rows = load_rows(paths.out("evaluation"))
-    metrics = json.loads((paths.reports / "metrics.json").read_text(encoding="utf-8"))
+def test_row_scores_are_kept_for_the_gate(evaluated):
+    rows = load_rows(evaluated.out("evaluation"))
+    metrics = json.loads((evaluated.reports / "metrics.json").read_text(encoding="utf-8"))
     for model in MODELS:
         for name in SUMMARY:
             assert round(rows[model][name].value, 4) == metrics[model][name]
     assert not_worse(rows["xr_transformer"], rows["disentangled"]).passed  # they are the same
-    facts = read_store(paths.out("evaluation"), "evaluation").facts
-    assert facts["test_split"] == split_digest(Dataset.load(paths.out("dataset")).Y_test)
+    facts = read_store(evaluated.out("evaluation"), "evaluation").facts
+    assert facts["test_split"] == split_digest(Dataset.load(evaluated.out("dataset")).Y_test)
 
 
-def test_tables_hold_a_line_for_each_decile_and_beam(copy):
-    paths = copy("project")
-    run_stage("evaluation", paths, CONFIG, quiet=True)
-    tables = contents(paths.reports)
+def test_tables_hold_a_line_for_each_decile_and_beam(evaluated):
+    tables = contents(evaluated.reports)
     slices = list(csv.DictReader(io.StringIO(tables["slices.csv"].decode())))
     assert [row["decile"] for row in slices] == [str(d) for d in range(1, 11)] * len(MODELS)
     assert sum(int(row["labels"]) for row in slices[:10]) == N_LABELS
     recalls = list(csv.DictReader(io.StringIO(tables["recall.csv"].decode())))
+    assert [row["model"] for row in recalls] == ["xr_linear"] * 4 + ["disentangled"] * 4
     assert [row["beam_size"] for row in recalls] == ["1", "2", "5", "10"] * 2
     values = [float(row["recall"]) for row in recalls[:4]]
     assert values == sorted(values)
     # A beam over all six leaves reaches everything but the two labels that train never showed:
     # row 5 then misses two of its labels, row 3 has none.
-    true = Dataset.load(paths.out("dataset")).Y_test[[5]].nnz
+    true = Dataset.load(evaluated.out("dataset")).Y_test[[5]].nnz
     assert values[-1] == pytest.approx(100 * (38 + (true - 2) / true) / 39, abs=1e-4)
     assert tables["curves.csv"].decode() == CURVES
 
 
-def test_examples_are_five_labelled_rows_with_their_answers_marked(copy):
-    paths = copy("project")
-    run_stage("evaluation", paths, CONFIG, quiet=True)
-    examples = json.loads((paths.out("evaluation") / "examples.json").read_text(encoding="utf-8"))
-    dataset = Dataset.load(paths.out("dataset"))
+def test_examples_are_five_labelled_rows_with_their_answers_marked(evaluated):
+    examples = json.loads(
+        (evaluated.out("evaluation") / "examples.json").read_text(encoding="utf-8")
+    )
+    dataset = Dataset.load(evaluated.out("dataset"))
     assert len({example["text"] for example in examples}) == 5
     for example in examples:
         row = dataset.test_texts.index(example["text"])
@@ -179,7 +185,7 @@ def test_examples_are_five_labelled_rows_with_their_answers_marked(copy):
         for name, _, right in example["labels"]:
             assert right == (name in true)
         assert set(example["missed"]) == true - {name for name, _, _ in example["labels"]}
-    html = (paths.reports / "report.html").read_text(encoding="utf-8")
+    html = (evaluated.reports / "report.html").read_text(encoding="utf-8")
     assert "How do I &lt;sort&gt; number" in html
     assert html.count("data:image/png;base64,") == 4
 

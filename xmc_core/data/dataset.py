@@ -32,13 +32,18 @@ class Dataset:
     """Counts and versions for the manifest: what was read, kept, dropped."""
 
     def __post_init__(self) -> None:
-        for name, texts, Y in (("train", self.train_texts, self.Y_train), ("test", self.test_texts, self.Y_test)):
+        for name, texts, Y in (
+            ("train", self.train_texts, self.Y_train),
+            ("test", self.test_texts, self.Y_test),
+        ):
             if len(texts) != Y.shape[0]:
-                raise ShapeError(f"{name} has {len(texts):,} texts but {Y.shape[0]:,} rows of labels.")
+                raise ShapeError(
+                    f"{name} has {len(texts):,} texts but {Y.shape[0]:,} rows of labels."
+                )
         if not self.Y_train.shape[1] <= self.Y_test.shape[1] == len(self.label_names):
             raise ShapeError(
-                f"{len(self.label_names):,} label names, {self.Y_train.shape[1]:,} train columns and "
-                f"{self.Y_test.shape[1]:,} test columns do not fit together."
+                f"{len(self.label_names):,} label names, {self.Y_train.shape[1]:,} train columns "
+                f"and {self.Y_test.shape[1]:,} test columns do not fit together."
             )
 
     @property

@@ -80,6 +80,11 @@ class Head(torch.nn.Module):
         weight = rng.normal(0.0, 0.02, (n_nodes, n_dims)).astype(np.float32)
         return cls(weight, np.zeros(n_nodes, np.float32))
 
+    def inherited(self, parent_of: Indices) -> "Head":
+        """A head for the level below that starts from each node's parent."""
+        weight, bias = self.weight.detach().cpu().numpy(), self.bias.detach().cpu().numpy()
+        return Head(weight[parent_of], bias[parent_of])
+
     def loss(self, vectors: Tensor, candidates: Candidates, kind: str) -> Tensor:
         """(rows,) loss of each row; `vectors` is (rows, n_dims)."""
         device = vectors.device

@@ -45,6 +45,13 @@ class TokenStore:
         """(n_texts,) tokens of each text."""
         return np.diff(self.offsets)
 
+    def take(self, rows: NDArray[Any]) -> "TokenStore":
+        """The store of some of the texts."""
+        counts = self.lengths[rows]
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        shifts = np.repeat(self.offsets[rows] - offsets[:-1], counts)
+        return TokenStore(self.ids[np.arange(len(shifts)) + shifts], offsets, self.pad)
+
     def padded(self, rows: NDArray[Any]) -> tuple[Pointers, Flags]:
         """Ids and mask of some texts, (len(rows), longest of them); the mask is true on tokens."""
         starts, ends = self.offsets[rows], self.offsets[np.asarray(rows) + 1]

@@ -118,9 +118,13 @@ def _check(
                 "transform texts with the vectoriser that the model was trained with."
             )
         if weights.n_parents != n_nodes:
-            raise ShapeError(f"level {number} has {weights.n_parents:,} parents but level {number - 1} has {n_nodes:,} nodes.")
+            raise ShapeError(
+                f"level {number} has {weights.n_parents:,} parents but level {number - 1} has {n_nodes:,} nodes."
+            )
         n_nodes = weights.n_children
     if slot_labels is None and n_nodes != n_labels:
         raise ShapeError(f"the last level has {n_nodes:,} nodes, not {n_labels:,}.")
     if slot_labels is not None and len(slot_labels) != n_nodes:
-        raise ShapeError(f"the last level has {n_nodes:,} slots but slot_labels names {len(slot_labels):,}.")
+        raise ShapeError(
+            f"the last level has {n_nodes:,} slots but slot_labels names {len(slot_labels):,}."
+        )

@@ -8,7 +8,7 @@ order is then fixed at compile time, so equal input still gives equal bits.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from numba import njit
 
@@ -17,7 +17,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def kernel(function: Function) -> Function:
     """Compile a loop over arrays with exact IEEE semantics."""
-    compiled: Function = njit(nogil=True, cache=True, boundscheck=False, error_model="numpy")(function)
+    return cast(Function, njit(nogil=True, cache=True, boundscheck=False, error_model="numpy")(
+        function
+    )
     return compiled
 
 
@@ -25,13 +27,16 @@ def fast_kernel(function: Function) -> Function:
     """Compile a loop over arrays whose sums may be reordered into vector instructions."""
     compiled: Function = njit(
         nogil=True, cache=True, boundscheck=False, error_model="numpy", fastmath=True
-    )(function)
-    return compiled
+    )(function))
 
 
 def inline_kernel(function: Function) -> Function:
     """Compile a helper that is small enough to be copied into each caller by LLVM."""
-    compiled: Function = njit(
-        nogil=True, cache=True, boundscheck=False, error_model="numpy", fastmath=True, forceinline=True
-    )(function)
-    return compiled
+    return cast(Function, njit(
+        nogil=True,
+        cache=True,
+        boundscheck=False,
+        error_model="numpy",
+        fastmath=True,
+        forceinline=True,
+    )(function))

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 
-def read_only(array: NDArray[Any], dtype: DTypeLike = None) -> NDArray[Any]:
+def read_only(array: NDArray[Any], dtype: DTypeLike | None = None) -> NDArray[Any]:
     """A contiguous view that cannot be written, copied only where dtype or layout differ.
 
     numba compiles a kernel anew for arrays that cannot be written, as those of a memory-mapped

@@ -6,12 +6,15 @@ give the same hits in the same order, hence the same bits.
 """
 
 import math
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xmc_core.kernels._compile import kernel
-from xmc_core.kernels.bits import popcount
-from xmc_core.kernels.simd import LANES, dot
+from xmc_core.kernels.bits import Words, popcount
+from xmc_core.kernels.lanes import LANES
+from xmc_core.kernels.simd import dot
 from xmc_core.types import Floats, Indices, Pointers
 
 NONE, HINGE_1, HINGE_2, HINGE_3, HINGE_4, SIGMOID = range(6)
@@ -34,10 +37,10 @@ def search_level(
     block: Floats,  # (rows, 16), or (0, 16) where weights lie as entries
     entry_start: Pointers,  # (parents + 1,)
     row_pointer: Indices,  # (rows + parents,)
-    offsets: Indices,
+    offsets: NDArray[Any],
     weights: Floats,
     biases: Floats,  # (children,)
-    words: Pointers,  # (parents, n_words) bitmap of each chunk's features, or (0, 0)
+    words: Words,  # (parents, n_words) bitmap of each chunk's features, or (0, 0)
     ranks: Indices,
     feature_map: Indices,  # (n_features,) -1s, and again on return; or (0,): do not group rows
     post_processor: int,
@@ -97,17 +100,34 @@ def search_level(
                     indices, values, x_begin, x_end, words, ranks, parent, begin, hits, hit_values
                 )
             else:
-                n_hits = search_hits(indices, values, x_begin, x_end, features, begin, end, hits, hit_values)
+                n_hits = search_hits(
+                    indices, values, x_begin, x_end, features, begin, end, hits, hit_values
+                )
             if len(block) > 0:
                 dot(vector, block, hits, hit_values, 0, n_hits, margins, 0)
             else:
                 add_entries(
-                    row_pointer, parent, entry_start[parent], offsets, weights, hits, hit_values,
-                    n_hits, margins,
+                    row_pointer,
+                    parent,
+                    entry_start[parent],
+                    offsets,
+                    weights,
+                    hits,
+                    hit_values,
+                    n_hits,
+                    margins,
                 )
             keep_best(
-                margins, pointer[parent], pointer[parent + 1], biases, post_processor, linear, above,
-                slot_labels, best[r], best_scores[r],
+                margins,
+                pointer[parent],
+                pointer[parent + 1],
+                biases,
+                post_processor,
+                linear,
+                above,
+                slot_labels,
+                best[r],
+                best_scores[r],
             )
 
         if scatter:
@@ -153,7 +173,13 @@ def sorted_pairs(beam: Indices, n_parents: int, n_pairs: int) -> Pointers:
 
 @kernel
 def map_hits(
-    indices: Indices, values: Floats, begin: int, end: int, feature_map: Indices, hits: Indices, hit_values: Floats
+    indices: Indices,
+    values: Floats,
+    begin: int,
+    end: int,
+    feature_map: Indices,
+    hits: Indices,
+    hit_values: Floats,
 ) -> int:
     # Chunk rows that the row's features hit. Written first, counted after: no branch to guess.
     n = 0
@@ -171,7 +197,7 @@ def bitmap_hits(
     values: Floats,
     begin: int,
     end: int,
-    words: Pointers,
+    words: Words,
     ranks: Indices,
     parent: int,
     first: int,
@@ -226,7 +252,7 @@ def add_entries(
     row_pointer: Indices,
     parent: int,
     base: int,
-    offsets: Indices,
+    offsets: NDArray[Any],
     weights: Floats,
     hits: Indices,
     hit_values: Floats,
@@ -250,7 +276,7 @@ def keep_best(
     biases: Floats,
     post_processor: int,
     linear: bool,
-    above: float,
+    above: np.float32,
     slot_labels: Indices,
     best: Indices,  # (k,) so far, in order
     best_scores: Floats,
@@ -288,7 +314,7 @@ def keep_best(
 
 
 @kernel
-def log_factor(margin: float, post_processor: int) -> float:
+def log_factor(margin: np.float32, post_processor: int) -> np.float32:
     # Logarithm of what a margin multiplies a path's score with.
     if post_processor == SIGMOID:
         if margin > 0.0:

@@ -22,20 +22,16 @@ import math
 import numpy as np
 
 from xmc_core.kernels._compile import kernel
-from xmc_core.kernels.simd import (
+from xmc_core.kernels.lanes import (
     BIAS,
     DELTA,
     GRADIENT_MAX,
     GRADIENT_MIN,
-    HUGE,
     LANES,
     LIVE,
     MARGIN,
-    axpy,
-    dot,
-    rank_update,
-    step,
 )
+from xmc_core.kernels.simd import axpy, dot, rank_update, step
 from xmc_core.types import Floats, Indices, Pointers
 
 SQUARED_HINGE, HINGE, LOGISTIC = range(3)
@@ -43,6 +39,8 @@ SMALLEST_ALPHA = 1e-8
 """The logistic loss keeps alpha strictly between 0 and c."""
 
 NEWTON_STEPS = 100
+HUGE = np.float32(3e38)
+"""Stands for infinity, which fast-math code may not see."""
 
 
 @kernel
@@ -58,17 +56,16 @@ def descend(
     beta: Floats,  # (n, 16) out
     W: Floats,  # (n_shared, 16) out
     state: Floats,  # (6, 16) scratch; state[BIAS] is the bias weight
-    bias: float,  # value of the constant feature
+    bias: np.float32,  # value of the constant feature
     tol: float,
     max_iter: int,
     n_lanes: int,
-    seed: int,
+    seed: np.uint64,
 ) -> int:  # epochs; lanes with state[LIVE] > 0 have not converged
     n = len(own)
     start(loss, coefficient, beta, state, n_lanes)
     W[:] = 0.0
     order = np.arange(n).astype(np.int32)
-    bias = np.float32(bias)
     inner_tol = 1e-2
     random = seed
     for epoch in range(max_iter):
@@ -81,7 +78,9 @@ def descend(
             dot(vector, W, ids, data, pointer[i], pointer[i + 1], state, MARGIN)
             q = square[i] + bias * bias
             if loss == LOGISTIC:
-                moved, steps = logistic_step(state, coefficient, beta, i, q, own[i], bias, inner_tol)
+                moved, steps = logistic_step(
+                    state, coefficient, beta, i, q, own[i], bias, inner_tol
+                )
                 newton_steps += steps
             else:
                 moved = step(vector, loss == HINGE, state, coefficient, beta, i, q, own[i], bias)
@@ -106,7 +105,7 @@ def descend_gram(
     tol: float,
     max_iter: int,
     n_lanes: int,
-    seed: int,
+    seed: np.uint64,
 ) -> int:
     # The same on inner products: a row visit costs n instead of its non-zeros, which pays for long
     # rows in small clusters. Up to four changes are kept back and brought in together, as each
@@ -132,7 +131,10 @@ def descend_gram(
                 g = gram[pending_rows[u], i]
                 for lane in range(LANES):
                     state[MARGIN, lane] += g * pending[u, lane]
-            if step(vector, loss == HINGE, state, coefficient, beta, i, gram[i, i], zero, zero) != 0:
+            if (
+                step(vector, loss == HINGE, state, coefficient, beta, i, gram[i, i], zero, zero)
+                != 0
+            ):
                 pending_rows[n_pending] = i
                 for lane in range(LANES):
                     pending[n_pending, lane] = state[DELTA, lane]
@@ -162,7 +164,9 @@ def start(loss: int, coefficient: Floats, beta: Floats, state: Floats, n_lanes: 
         for i in range(len(beta)):
             for lane in range(n_lanes):
                 c = coefficient[i, lane]
-                beta[i, lane] = math.copysign(min(1e-3 * abs(c), SMALLEST_ALPHA), c) if c != 0 else 0.0
+                beta[i, lane] = (
+                    math.copysign(min(1e-3 * abs(c), SMALLEST_ALPHA), c) if c != 0 else 0.0
+                )
 
 
 @kernel
@@ -176,12 +180,12 @@ def finished_lanes(state: Floats, tol: float, n_lanes: int) -> int:
 
 
 @kernel
-def shuffle(order: Indices, random: int) -> int:
+def shuffle(order: Indices, random: np.uint64) -> np.uint64:
     # Fisher-Yates on xorshift64; multiply-and-shift in place of a division.
     for i in range(len(order) - 1, 0, -1):
-        random ^= random << np.uint64(13)
-        random ^= random >> np.uint64(7)
-        random ^= random << np.uint64(17)
+        random = random ^ (random << np.uint64(13))
+        random = random ^ (random >> np.uint64(7))
+        random = random ^ (random << np.uint64(17))
         j = ((random >> np.uint64(32)) * np.uint64(i + 1)) >> np.uint64(32)
         order[i], order[j] = order[j], order[i]
     return random
@@ -193,9 +197,9 @@ def logistic_step(
     coefficient: Floats,
     beta: Floats,
     row: int,
-    square: float,
-    own: float,
-    bias: float,
+    square: np.float32,
+    own: np.float32,
+    bias: np.float32,
     inner_tol: float,
 ) -> tuple[int, int]:
     # For each lane: Newton steps on the smaller one of alpha and c - alpha, guarded by a factor 0.1
@@ -242,7 +246,13 @@ def logistic_step(
 
 @kernel
 def dual_objective(
-    loss: int, coefficient: Floats, beta: Floats, own: Floats, W: Floats, state: Floats, n_lanes: int
+    loss: int,
+    coefficient: Floats,
+    beta: Floats,
+    own: Floats,
+    W: Floats,
+    state: Floats,
+    n_lanes: int,
 ) -> float:
     # Value of the dual, summed over lanes: a lower bound of the primal, equal to it when solved.
     total = 0.0

@@ -3,7 +3,8 @@
 import numpy as np
 
 from xmc_core.kernels._compile import kernel
-from xmc_core.kernels.simd import LANES, dot
+from xmc_core.kernels.lanes import LANES
+from xmc_core.kernels.simd import dot
 from xmc_core.types import Floats, Indices, Pointers
 
 SYMMETRY_BLOCK = 32

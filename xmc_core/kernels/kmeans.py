@@ -15,17 +15,20 @@ from xmc_core.types import Floats, Indices, Pointers
 SIGN = np.uint32(0x80000000)
 SCORE_BITS = np.uint64(32)
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+EQUAL = 0.999
+"""Two rows of unit length with this product or more are the same for our purposes."""
+
 MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
 @inline_kernel
-def _random(seed: int, node: int, draw: int) -> np.uint64:
-    """Draw number `draw` of a node: SplitMix64, so that no node depends on another one's draws."""
-    x = np.uint64(seed) + GOLDEN * np.uint64(2 * node + draw + 1)
+def _draw(seed: int, node: int, number: int, n: int) -> int:
+    """A number below n: SplitMix64 of seed and node, so that no node depends on another's draws."""
+    x = np.uint64(seed) + GOLDEN * np.uint64(2 * node + number + 1)
     x = (x ^ (x >> np.uint64(30))) * MIX_1
     x = (x ^ (x >> np.uint64(27))) * MIX_2
-    return x ^ (x >> np.uint64(31))
+    return int(np.int64((x ^ (x >> np.uint64(31))) % np.uint64(n)))
 
 
 @kernel
@@ -74,19 +77,23 @@ def compact_rows_into(
 
 
 @fast_kernel
-def _score_rows_into(
-    pointer: Pointers, indices: Indices, values: Floats, centre: Floats, scores: Floats
-) -> None:
-    for i in range(scores.shape[0]):
-        total = np.float32(0)
-        for p in range(pointer[i], pointer[i + 1]):
-            total += centre[np.uint64(indices[p])] * values[p]
-        scores[i] = total
+def _product(
+    pointer: Pointers, indices: Indices, values: Floats, row: int, centre: Floats
+) -> np.float32:
+    total = np.float32(0)
+    for p in range(pointer[row], pointer[row + 1]):
+        total += centre[np.uint64(indices[p])] * values[p]
+    return total
 
 
 @inline_kernel
 def _add_row(
-    pointer: Pointers, indices: Indices, values: Floats, row: int, sign: float, total: Floats
+    pointer: Pointers,
+    indices: Indices,
+    values: Floats,
+    row: int,
+    sign: float,
+    total: Floats,
 ) -> None:
     scale = np.float32(sign)
     for p in range(pointer[row], pointer[row + 1]):
@@ -111,8 +118,8 @@ def halve(
     values: Floats,
     own: Floats,  # (n,)
     n_features: int,
-    first: int,  # the two rows that start as centres: `first` pulls to the right
-    second: int,
+    first: int,  # the row that starts as the right centre
+    step: int,  # 0 .. n - 2: the left one is first + 1 + step, or the next that differs
     max_iter: int,
     right: NDArray[np.bool_],  # (n,) out: the n - n // 2 rows of the right half
 ) -> int:
@@ -132,10 +139,17 @@ def halve(
     ordered: Keys = np.empty(n, np.uint64)
 
     _add_row(pointer, indices, values, first, 1.0, centre)
+    # Labels of a single document have equal rows; two of them would tell nothing apart.
+    second = first
+    for i in range(n - 1):
+        second = (first + 1 + (step + i) % (n - 1)) % n
+        if _product(pointer, indices, values, second, centre) < EQUAL:
+            break
     _add_row(pointer, indices, values, second, -1.0, centre)
     left_scale = right_scale = np.float32(0)
     for iteration in range(max_iter):
-        _score_rows_into(pointer, indices, values, centre, scores)
+        for i in range(n):
+            scores[i] = _product(pointer, indices, values, i, centre)
         if iteration == 0:
             scores[first] += own[first]
             scores[second] -= own[second]
@@ -209,12 +223,12 @@ def split_node(
         own_pointer, own_indices, own_values, own_mass,
     )  # fmt: skip
 
-    first = int(_random(seed, node, 0) % np.uint64(n))
-    step = int(_random(seed, node, 1) % np.uint64(n - 1))
+    first = _draw(seed, node, 0, n)
+    step = _draw(seed, node, 1, n - 1)
     right = np.zeros(n, np.bool_)
     iterations = halve(
         own_pointer, own_indices, own_values, own_mass, n_features,
-        first, (first + 1 + step) % n, max_iter, right,
+        first, step, max_iter, right,
     )  # fmt: skip
 
     old = rows.copy()

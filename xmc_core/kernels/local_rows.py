@@ -12,11 +12,10 @@ values. This is exact, and takes out 10 % (long texts) to 30 % (titles) of the n
 import numpy as np
 
 from xmc_core.kernels._compile import kernel
-from xmc_core.kernels.bits import lowest_bit
+from xmc_core.kernels.bits import Words, lowest_bit
 from xmc_core.types import Floats, Indices, Pointers
 
 ONE = np.uint64(1)
-SIX = np.uint64(6)
 LOW_SIX = np.uint64(63)
 
 
@@ -27,7 +26,7 @@ def gather_rows(
     values: Floats,
     rows: Indices,  # (n,) the cluster's rows
     feature_map: Indices,  # (n_features,) zeros, and zeros again on return
-    seen: Pointers,  # (n_features / 64, rounded up) uint64 zeros, and zeros again on return
+    seen: Words,  # (n_features / 64, rounded up) zeros, and zeros again on return
 ) -> tuple[Pointers, Indices, Floats, Floats, Floats, Indices, Indices, int, Indices, Floats]:
     # Returns
     #   pointer, ids, data   CSR of the shared features, ids 0 .. n_shared - 1
@@ -110,6 +109,17 @@ def gather_rows(
             feature_ids[found] = local_id[feature_map[feature] - 1]
             feature_map[feature] = 0
             found += 1
-            word &= word - ONE
+            word = word & (word - ONE)
         seen[w] = 0
-    return pointer, ids, data, own, square, features, feature_ids, n_shared, single_row, single_value
+    return (
+        pointer,
+        ids,
+        data,
+        own,
+        square,
+        features,
+        feature_ids,
+        n_shared,
+        single_row,
+        single_value,
+    )

@@ -1,8 +1,12 @@
 """All classifiers below a run of parents: gather the rows, solve tiles of sixteen, keep weights."""
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from xmc_core.kernels._compile import kernel
+from xmc_core.kernels.bits import Words
 from xmc_core.kernels.coordinate_descent import (
     LOGISTIC,
     SQUARED_HINGE,
@@ -11,8 +15,9 @@ from xmc_core.kernels.coordinate_descent import (
     dual_objective,
 )
 from xmc_core.kernels.gram import gram_matrix, prefers_gram
+from xmc_core.kernels.lanes import BIAS, LANES, LIVE, N_STATE, Masks
 from xmc_core.kernels.local_rows import gather_rows
-from xmc_core.kernels.simd import BIAS, LANES, LIVE, N_STATE, above, axpy
+from xmc_core.kernels.simd import above, axpy
 from xmc_core.types import Doubles, Flags, Floats, Indices, Pointers
 
 OBJECTIVE, EPOCHS, ROW_VISITS, NOT_CONVERGED, NO_ROWS = range(5)
@@ -41,16 +46,16 @@ def train_parents(
     last_tile: int,
     loss: int,
     cost_negative: float,
-    bias: float,
+    bias: np.float32,
     tol: float,
     max_iter: int,
-    threshold: float,
-    seed: int,
+    threshold: np.float32,
+    seed: np.uint64,
     method: int,
     vector: bool,
     feature_map: Indices,  # scratch of this thread, see gather_rows
-    seen: Pointers,
-) -> tuple[Indices, Indices, Floats, Pointers, Pointers, Floats, Doubles]:
+    seen: Words,
+) -> tuple[Indices, Masks, Floats, Pointers, Pointers, Floats, Doubles]:
     # Returns, tile after tile,
     #   features, masks  (kept features,) ascending within a tile; bit l: lane l has a weight
     #   weights          (bits set,)
@@ -82,7 +87,16 @@ def train_parents(
         if parent_tiles <= first_tile:
             continue
         (
-            pointer, ids, data, own, square, local_features, feature_ids, n_shared, single_row, single_value
+            pointer,
+            ids,
+            data,
+            own,
+            square,
+            local_features,
+            feature_ids,
+            n_shared,
+            single_row,
+            single_value,
         ) = gather_rows(indptr, indices, values, own_rows, feature_map, seen)
 
         W = np.empty((n_shared, LANES), np.float32)
@@ -101,19 +115,51 @@ def train_parents(
             child = first_child + tile * LANES
             n_lanes = min(LANES, last_child - child)
             set_coefficients(
-                loss, cost_negative, own_rows, members, positive_pointer, positives, positive_costs,
-                child, n_lanes, coefficient,
+                loss,
+                cost_negative,
+                own_rows,
+                members,
+                positive_pointer,
+                positives,
+                positive_costs,
+                child,
+                n_lanes,
+                coefficient,
             )
             tile_seed = mix(mix(seed) ^ np.uint64(child))
             if use_gram:
                 epochs = descend_gram(
-                    loss, vector, gram, coefficient, beta, margins, state, tol, max_iter, n_lanes, tile_seed
+                    loss,
+                    vector,
+                    gram,
+                    coefficient,
+                    beta,
+                    margins,
+                    state,
+                    tol,
+                    max_iter,
+                    n_lanes,
+                    tile_seed,
                 )
                 primal_from_dual(vector, pointer, ids, data, beta, bias, W, state)
             else:
                 epochs = descend(
-                    loss, vector, pointer, ids, data, own, square, coefficient, beta, W, state,
-                    bias, tol, max_iter, n_lanes, tile_seed,
+                    loss,
+                    vector,
+                    pointer,
+                    ids,
+                    data,
+                    own,
+                    square,
+                    coefficient,
+                    beta,
+                    W,
+                    state,
+                    bias,
+                    tol,
+                    max_iter,
+                    n_lanes,
+                    tile_seed,
                 )
 
             for lane in range(n_lanes):
@@ -127,15 +173,28 @@ def train_parents(
                 else:
                     statistics[out, NO_ROWS] += 1
                 statistics[out, NOT_CONVERGED] += state[LIVE, lane] > 0.0
-            statistics[out, OBJECTIVE] = dual_objective(loss, coefficient, beta, own, W, state, n_lanes)
+            statistics[out, OBJECTIVE] = dual_objective(
+                loss, coefficient, beta, own, W, state, n_lanes
+            )
             statistics[out, EPOCHS] = epochs
             statistics[out, ROW_VISITS] = epochs * n
 
             features = grown(features, n_features, len(local_features))
             masks = grown(masks, n_features, len(local_features))
             weights, found_features, found_weights = keep_weights(
-                vector, local_features, feature_ids, n_shared, single_row, single_value, W, beta,
-                threshold, features[n_features:], masks[n_features:], weights, n_weights,
+                vector,
+                local_features,
+                feature_ids,
+                n_shared,
+                single_row,
+                single_value,
+                W,
+                beta,
+                threshold,
+                features[n_features:],
+                masks[n_features:],
+                weights,
+                n_weights,
             )
             tile_features[out] = found_features
             tile_weights[out] = found_weights
@@ -143,8 +202,13 @@ def train_parents(
             n_weights += found_weights
             out += 1
     return (
-        features[:n_features].copy(), masks[:n_features].copy(), weights[:n_weights].copy(),
-        tile_features, tile_weights, biases, statistics,
+        features[:n_features].copy(),
+        masks[:n_features].copy(),
+        weights[:n_weights].copy(),
+        tile_features,
+        tile_weights,
+        biases,
+        statistics,
     )
 
 
@@ -183,7 +247,7 @@ def primal_from_dual(
     ids: Indices,
     data: Floats,
     beta: Floats,
-    bias: float,
+    bias: np.float32,
     W: Floats,
     state: Floats,
 ) -> None:
@@ -191,7 +255,7 @@ def primal_from_dual(
     state[BIAS] = 0.0
     for i in range(len(beta)):
         for lane in range(LANES):
-            state[BIAS, lane] += np.float32(bias) * beta[i, lane]
+            state[BIAS, lane] += bias * beta[i, lane]
         if above(vector, beta, i, np.float32(1e-30)) != 0:
             axpy(vector, W, ids, data, pointer[i], pointer[i + 1], beta, i)
 
@@ -206,13 +270,13 @@ def keep_weights(
     single_value: Floats,
     W: Floats,
     beta: Floats,
-    threshold: float,
+    threshold: np.float32,
     features: Indices,  # out, from the start; long enough
-    masks: Indices,
+    masks: Masks,
     weights: Floats,  # out, from n_weights on; grows
     n_weights: int,
 ) -> tuple[Floats, int, int]:
-    smallest = max(np.float32(threshold), np.float32(1e-30))  # a weight of 0 is never kept
+    smallest = max(threshold, np.float32(1e-30))  # a weight of 0 is never kept
     one = np.empty((1, LANES), np.float32)
     n_features = 0
     end = n_weights
@@ -239,7 +303,7 @@ def keep_weights(
 
 
 @kernel
-def grown(array: Floats, used: int, more: int) -> Floats:
+def grown(array: NDArray[Any], used: int, more: int) -> NDArray[Any]:
     # `array` itself if `more` entries fit behind the `used` ones, else a longer copy.
     if used + more <= len(array):
         return array
@@ -249,9 +313,9 @@ def grown(array: Floats, used: int, more: int) -> Floats:
 
 
 @kernel
-def mix(seed: int) -> int:
+def mix(seed: np.uint64) -> np.uint64:
     # splitmix64: neighbouring seeds give unrelated streams. Never 0, which xorshift cannot leave.
-    x = np.uint64(seed) + np.uint64(0x9E3779B97F4A7C15)
+    x = seed + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return (x ^ (x >> np.uint64(31))) | np.uint64(1)

@@ -1,16 +1,9 @@
-"""Explicit vector code: the weights of sixteen sibling labels, worked on as one vector.
+"""Vector code for tiles of sixteen labels, each piece in two forms that agree.
 
-A tile of weights is a (features, 16) float32 array: one 64-byte cache line holds what sixteen
-siblings think of one feature. A row of X then costs one line per non-zero, for sixteen labels.
-LLVM does not find these vectors by itself (sixteen unrolled scalars stay sixteen scalar
-instructions, 8 times slower), so they are written down here as LLVM IR on `<16 x float>`, which
-every target splits into the registers that it has.
-
-Each piece exists twice: `vector_*`, and `plain_*`, the same in ordinary numba. Kernels call the
-function without prefix, whose first argument chooses. Where llvmlite is too old to be told the
-types behind a pointer, `vector_*` are the plain ones.
-
-The pieces take arrays, never addresses: a bare address does not keep its array alive.
+`plain_*` is ordinary numba and says what is computed. The form used is explicit vector code
+(vector_ir.py), several times faster. The functions without prefix are what kernels call; their
+first argument chooses the form. Where llvmlite is too old to be told the types behind a pointer,
+the plain form is used whatever was chosen.
 """
 
 import inspect
@@ -18,233 +11,13 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
-from numba.core.imputils import impl_ret_untracked
-from numba.extending import intrinsic
-from numba.np import arrayobj
 
 from xmc_core.kernels._compile import fast_kernel, inline_kernel
+from xmc_core.kernels.lanes import BIAS, DELTA, GRADIENT_MAX, GRADIENT_MIN, LANES, LIVE, MARGIN
 from xmc_core.types import Floats, Indices
 
-LANES = 16
-
 HAVE_VECTOR_CODE = "source_etype" in inspect.signature(ir.IRBuilder.gep).parameters
-"""Whether this llvmlite can express the vector code (0.44 and later)."""
-
-# Rows of the small (6, 16) array in which a solver keeps what it knows about each lane.
-MARGIN, DELTA, GRADIENT_MAX, GRADIENT_MIN, LIVE, BIAS = range(6)
-N_STATE = 6
-HUGE = np.float32(3e38)
-"""Stands for infinity, which fast-math code may not see."""
-
-_UNROLL = 4
-_FLOAT = ir.FloatType()
-_INT32 = ir.IntType(32)
-_INT64 = ir.IntType(64)
-_VECTOR = ir.VectorType(_FLOAT, LANES)
-
-
-def _constant(value: float) -> ir.Constant:
-    return ir.Constant(_VECTOR, [value] * LANES)
-
-
-def _splat(builder: Any, scalar: Any) -> Any:
-    undefined = ir.Constant(_VECTOR, ir.Undefined)
-    first = builder.insert_element(undefined, scalar, _INT32(0))
-    zeros = ir.Constant(ir.VectorType(_INT32, LANES), [0] * LANES)
-    return builder.shuffle_vector(first, undefined, zeros)
-
-
-def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    """a * b + c: one instruction where the processor has it, two elsewhere."""
-    name = f"llvm.fmuladd.v{LANES}f32"
-    function = builder.module.globals.get(name)
-    if function is None:
-        function = ir.Function(
-            builder.module, ir.FunctionType(_VECTOR, [_VECTOR, _VECTOR, _VECTOR]), name
-        )
-    return builder.call(function, [a, b, c])
-
-
-class _Array:
-    """Element and row access to a contiguous array argument inside generated code."""
-
-    def __init__(self, context: Any, builder: Any, type_: Any, value: Any) -> None:
-        self.builder = builder
-        self.data = arrayobj.make_array(type_)(context, builder, value).data
-        self.element = _INT32 if type_.dtype == types.int32 else _FLOAT
-
-    def get(self, index: Any) -> Any:
-        place = self.builder.gep(self.data, [index], source_etype=self.element)
-        return self.builder.load(place, typ=self.element)
-
-    def _place(self, row: Any) -> Any:
-        offset = self.builder.mul(row, _INT64(LANES))
-        place = self.builder.gep(self.data, [offset], source_etype=self.element)
-        return self.builder.bitcast(place, _VECTOR.as_pointer())
-
-    def row(self, row: Any) -> Any:
-        return self.builder.load(self._place(row), typ=_VECTOR, align=4)
-
-    def set_row(self, row: Any, vector: Any) -> None:
-        self.builder.store(vector, self._place(row), align=4)
-
-
-def _unpack(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:
-    """Arrays become `_Array`, numbers stay as they are."""
-    return [
-        _Array(context, builder, t, a) if isinstance(t, types.Array) else a
-        for t, a in zip(signature.args, args, strict=True)
-    ]
-
-
-@intrinsic
-def _vector_dot(typing_context, W, indices, values, start, end, out, row):  # type: ignore[no-untyped-def]
-    signature = types.void(W, indices, values, types.int64, types.int64, out, types.int64)
-
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        W, indices, values, start, end, out, row = _unpack(context, builder, signature, args)
-        # Four independent sums: with one, each multiply-add waits for the one before it.
-        sums = [cgutils.alloca_once_value(builder, _constant(0.0)) for _ in range(_UNROLL)]
-
-        def add(j: Any, total: Any) -> None:
-            weights = W.row(builder.sext(indices.get(j), _INT64))
-            old = builder.load(total, typ=_VECTOR)
-            new = _multiply_add(builder, _splat(builder, values.get(j)), weights, old)
-            builder.store(new, total)
-
-        step = _INT64(_UNROLL)
-        rest = builder.srem(builder.sub(end, start), step)
-        middle = builder.sub(end, rest)
-        with cgutils.for_range_slice(builder, start, middle, step, _INT64) as (j, _):
-            for u in range(_UNROLL):
-                add(builder.add(j, _INT64(u)), sums[u])
-        with cgutils.for_range_slice(builder, middle, end, _INT64(1), _INT64) as (j, _):
-            add(j, sums[0])
-        a, b, c, d = (builder.load(total, typ=_VECTOR) for total in sums)
-        out.set_row(row, builder.fadd(builder.fadd(a, b), builder.fadd(c, d)))
-        return context.get_dummy_value()
-
-    return signature, codegen
-
-
-@intrinsic
-def _vector_axpy(typing_context, W, indices, values, start, end, delta, row):  # type: ignore[no-untyped-def]
-    signature = types.void(W, indices, values, types.int64, types.int64, delta, types.int64)
-
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        W, indices, values, start, end, delta, row = _unpack(context, builder, signature, args)
-        change = delta.row(row)
-        with cgutils.for_range_slice(builder, start, end, _INT64(1), _INT64) as (j, _):
-            target = builder.sext(indices.get(j), _INT64)
-            x = _splat(builder, values.get(j))
-            W.set_row(target, _multiply_add(builder, x, change, W.row(target)))
-        return context.get_dummy_value()
-
-    return signature, codegen
-
-
-@intrinsic
-def _vector_rank_update(typing_context, F, gram, rows, delta, n):  # type: ignore[no-untyped-def]
-    signature = types.void(F, gram, rows, delta, types.int64)
-
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        F, _, rows, delta, n = _unpack(context, builder, signature, args)
-        # Rows of `gram` are as long as its second dimension says, not LANES.
-        gram = arrayobj.make_array(signature.args[1])(context, builder, args[1])
-        data, width = gram.data, builder.extract_value(gram.shape, 1)
-        starts = [
-            builder.mul(builder.sext(rows.get(_INT64(u)), _INT64), width) for u in range(_UNROLL)
-        ]
-        changes = [delta.row(_INT64(u)) for u in range(_UNROLL)]
-        with cgutils.for_range_slice(builder, _INT64(0), n, _INT64(1), _INT64) as (j, _):
-            total = F.row(j)
-            for begin, change in zip(starts, changes, strict=True):
-                place = builder.gep(data, [builder.add(begin, j)], source_etype=_FLOAT)
-                g = _splat(builder, builder.load(place, typ=_FLOAT))
-                total = _multiply_add(builder, g, change, total)
-            F.set_row(j, total)
-        return context.get_dummy_value()
-
-    return signature, codegen
-
-
-@intrinsic
-def _vector_above(typing_context, W, row, threshold):  # type: ignore[no-untyped-def]
-    signature = types.int32(W, types.int64, types.float32)
-
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        W, row, threshold = _unpack(context, builder, signature, args)
-        w = W.row(row)
-        size = builder.select(builder.fcmp_ordered("<", w, _constant(0.0)), builder.fneg(w), w)
-        flags = builder.fcmp_ordered(">=", size, _splat(builder, threshold))
-        mask = builder.zext(builder.bitcast(flags, ir.IntType(LANES)), _INT32)
-        return impl_ret_untracked(context, builder, signature.return_type, mask)
-
-    return signature, codegen
-
-
-def _make_vector_step(hinge: bool) -> Any:
-    """One dual coordinate step; see `plain_step`, which has the formulas."""
-
-    @intrinsic
-    def step(typing_context, state, coefficient, beta, row, square, own, bias):  # type: ignore[no-untyped-def]
-        f32 = types.float32
-        signature = types.int32(state, coefficient, beta, types.int64, f32, f32, f32)
-
-        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            b = builder
-            state, coefficient, beta, row, square, own, bias = _unpack(
-                context, builder, signature, args
-            )
-
-            def at(index: int) -> Any:
-                return state.row(_INT64(index))
-
-            def put(index: int, vector: Any) -> None:
-                state.set_row(_INT64(index), vector)
-
-            zero, one = _constant(0.0), _constant(1.0)
-            bias = _splat(b, bias)
-            c, old = coefficient.row(row), beta.row(row)
-            y = b.select(b.fcmp_ordered("<", c, zero), _constant(-1.0), one)
-            size = b.fmul(c, y)
-            alpha = b.fmul(old, y)
-            margin = _multiply_add(b, bias, at(BIAS), at(MARGIN))
-            margin = _multiply_add(b, _splat(b, own), old, margin)
-            gradient = b.fsub(b.fmul(y, margin), one)
-            curvature = _splat(b, square)
-            if not hinge:
-                gradient = _multiply_add(b, alpha, size, gradient)
-                curvature = b.fadd(curvature, size)
-            negative = b.select(b.fcmp_ordered("<", gradient, zero), gradient, zero)
-            projected = b.select(b.fcmp_ordered("<=", alpha, zero), negative, gradient)
-            if hinge:
-                positive = b.select(b.fcmp_ordered(">", gradient, zero), gradient, zero)
-                projected = b.select(b.fcmp_ordered(">=", alpha, size), positive, projected)
-
-            on = b.and_(b.fcmp_ordered(">", at(LIVE), zero), b.fcmp_ordered("!=", c, zero))
-            highest, lowest = at(GRADIENT_MAX), at(GRADIENT_MIN)
-            higher = b.and_(on, b.fcmp_ordered(">", projected, highest))
-            lower = b.and_(on, b.fcmp_ordered("<", projected, lowest))
-            put(GRADIENT_MAX, b.select(higher, projected, highest))
-            put(GRADIENT_MIN, b.select(lower, projected, lowest))
-
-            new = b.fsub(alpha, b.fdiv(gradient, curvature))
-            new = b.select(b.fcmp_ordered(">", new, zero), new, zero)
-            if hinge:
-                new = b.select(b.fcmp_ordered("<", new, size), new, size)
-            delta = b.select(on, b.fmul(b.fsub(new, alpha), y), zero)
-            beta.set_row(row, b.fadd(old, delta))
-            put(DELTA, delta)
-            put(BIAS, _multiply_add(b, bias, delta, at(BIAS)))
-            moved = b.fcmp_unordered("!=", delta, zero)
-            mask = b.zext(b.bitcast(moved, ir.IntType(LANES)), _INT32)
-            return impl_ret_untracked(context, builder, signature.return_type, mask)
-
-        return signature, codegen
-
-    return step
+"""Whether this llvmlite can express the vector code."""
 
 
 @fast_kernel
@@ -278,13 +51,13 @@ def plain_axpy(
 def plain_rank_update(F: Floats, gram: Floats, rows: Indices, delta: Floats, n: int) -> None:
     # F[j] += gram[rows[u], j] * delta[u], u = 0 .. 3, for j < n
     for j in range(n):
-        for u in range(_UNROLL):
+        for u in range(4):
             for lane in range(LANES):
                 F[j, lane] += gram[rows[u], j] * delta[u, lane]
 
 
 @fast_kernel
-def plain_above(W: Floats, row: int, threshold: float) -> int:
+def plain_above(W: Floats, row: int, threshold: np.float32) -> int:
     # Bit mask of the lanes with |W[row, lane]| >= threshold.
     mask = 0
     for lane in range(LANES):
@@ -300,9 +73,9 @@ def plain_step(
     coefficient: Floats,  # (rows, 16) y/(2c), or y*c with hinge; 0: the lane does not see the row
     beta: Floats,  # (rows, 16) y * alpha
     row: int,
-    square: float,  # x·x + bias²
-    own: float,  # x·x over the features that no other row has: their weight is beta * x
-    bias: float,
+    square: np.float32,  # x·x + bias²
+    own: np.float32,  # x·x over the features that no other row has: their weight is beta * x
+    bias: np.float32,
 ) -> int:
     # G = y w·x - 1 + D alpha, alpha <- clip(alpha - G / (x·x + D), 0, U): eq. (12)-(13) of Hsieh
     # et al., "A Dual Coordinate Descent Method for Large-scale Linear SVM", ICML 2008. Squared
@@ -319,7 +92,7 @@ def plain_step(
         alpha = old * y
         margin = state[MARGIN, lane] + own * old + bias * state[BIAS, lane]
         gradient = y * margin - np.float32(1.0)
-        curvature = np.float32(square)
+        curvature = square
         if not hinge:
             gradient += alpha * size
             curvature += size
@@ -343,27 +116,59 @@ def plain_step(
     return moved
 
 
+@fast_kernel
+def plain_squared_hinge_step(
+    state: Floats,
+    coefficient: Floats,
+    beta: Floats,
+    row: int,
+    square: np.float32,
+    own: np.float32,
+    bias: np.float32,
+) -> int:
+    return plain_step(False, state, coefficient, beta, row, square, own, bias)
+
+
+@fast_kernel
+def plain_hinge_step(
+    state: Floats,
+    coefficient: Floats,
+    beta: Floats,
+    row: int,
+    square: np.float32,
+    own: np.float32,
+    bias: np.float32,
+) -> int:
+    return plain_step(True, state, coefficient, beta, row, square, own, bias)
+
+
+vector_dot: Any = plain_dot
+vector_axpy: Any = plain_axpy
+vector_rank_update: Any = plain_rank_update
+vector_above: Any = plain_above
+vector_squared_hinge_step: Any = plain_squared_hinge_step
+vector_hinge_step: Any = plain_hinge_step
 if HAVE_VECTOR_CODE:
-    vector_dot, vector_axpy, vector_above = _vector_dot, _vector_axpy, _vector_above
-    vector_rank_update = _vector_rank_update
-    vector_squared_hinge_step = _make_vector_step(hinge=False)
-    vector_hinge_step = _make_vector_step(hinge=True)
-else:
-    vector_dot, vector_axpy, vector_above = plain_dot, plain_axpy, plain_above
-    vector_rank_update = plain_rank_update
+    from xmc_core.kernels import vector_ir
 
-    @fast_kernel
-    def vector_squared_hinge_step(state, coefficient, beta, row, square, own, bias):  # type: ignore[no-untyped-def]
-        return plain_step(False, state, coefficient, beta, row, square, own, bias)
-
-    @fast_kernel
-    def vector_hinge_step(state, coefficient, beta, row, square, own, bias):  # type: ignore[no-untyped-def]
-        return plain_step(True, state, coefficient, beta, row, square, own, bias)
+    vector_dot = vector_ir.dot
+    vector_axpy = vector_ir.axpy
+    vector_rank_update = vector_ir.rank_update
+    vector_above = vector_ir.above
+    vector_squared_hinge_step = vector_ir.make_step(hinge=False)
+    vector_hinge_step = vector_ir.make_step(hinge=True)
 
 
 @inline_kernel
 def dot(
-    vector: bool, W: Floats, indices: Indices, values: Floats, start: int, end: int, out: Floats, row: int
+    vector: bool,
+    W: Floats,
+    indices: Indices,
+    values: Floats,
+    start: int,
+    end: int,
+    out: Floats,
+    row: int,
 ) -> None:
     if vector:
         vector_dot(W, indices, values, start, end, out, row)
@@ -373,7 +178,14 @@ def dot(
 
 @inline_kernel
 def axpy(
-    vector: bool, W: Floats, indices: Indices, values: Floats, start: int, end: int, delta: Floats, row: int
+    vector: bool,
+    W: Floats,
+    indices: Indices,
+    values: Floats,
+    start: int,
+    end: int,
+    delta: Floats,
+    row: int,
 ) -> None:
     if vector:
         vector_axpy(W, indices, values, start, end, delta, row)
@@ -382,7 +194,9 @@ def axpy(
 
 
 @inline_kernel
-def rank_update(vector: bool, F: Floats, gram: Floats, rows: Indices, delta: Floats, n: int) -> None:
+def rank_update(
+    vector: bool, F: Floats, gram: Floats, rows: Indices, delta: Floats, n: int
+) -> None:
     if vector:
         vector_rank_update(F, gram, rows, delta, n)
     else:
@@ -390,9 +204,10 @@ def rank_update(vector: bool, F: Floats, gram: Floats, rows: Indices, delta: Flo
 
 
 @inline_kernel
-def above(vector: bool, W: Floats, row: int, threshold: float) -> int:
+def above(vector: bool, W: Floats, row: int, threshold: np.float32) -> int:
     if vector:
-        return vector_above(W, row, threshold)
+        mask: int = vector_above(W, row, threshold)
+        return mask
     return plain_above(W, row, threshold)
 
 
@@ -404,12 +219,15 @@ def step(
     coefficient: Floats,
     beta: Floats,
     row: int,
-    square: float,
-    own: float,
-    bias: float,
+    square: np.float32,
+    own: np.float32,
+    bias: np.float32,
 ) -> int:
     if not vector:
         return plain_step(hinge, state, coefficient, beta, row, square, own, bias)
+    moved: int
     if hinge:
-        return vector_hinge_step(state, coefficient, beta, row, square, own, bias)
-    return vector_squared_hinge_step(state, coefficient, beta, row, square, own, bias)
+        moved = vector_hinge_step(state, coefficient, beta, row, square, own, bias)
+    else:
+        moved = vector_squared_hinge_step(state, coefficient, beta, row, square, own, bias)
+    return moved

@@ -7,11 +7,14 @@ uses, ascending, and for each either
 - entries (child offset, weight).
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from xmc_core.kernels._compile import kernel
-from xmc_core.kernels.bits import lowest_bit, popcount
-from xmc_core.kernels.simd import LANES
+from xmc_core.kernels.bits import Words, lowest_bit, popcount
+from xmc_core.kernels.lanes import LANES, Masks
 from xmc_core.types import Floats, Indices, Pointers
 
 ONE = np.uint64(1)
@@ -25,7 +28,7 @@ def count_rows(
     parent_tiles: Pointers,  # (parents + 1,) tiles of each parent
     tile_pointer: Pointers,  # (tiles + 1,) into `features`
     features: Indices,
-    seen: Pointers,  # uint64 zeros, and zeros again on return
+    seen: Words,  # zeros, and zeros again on return
     n_rows: Pointers,  # (parents,) out: distinct features of each chunk
 ) -> None:
     for parent in range(first_parent, last_parent):
@@ -50,7 +53,7 @@ def fill_block(
     parent_tiles: Pointers,
     tile_pointer: Pointers,
     weight_pointer: Pointers,  # (tiles + 1,) into `weights`
-    masks: Indices,
+    masks: Masks,
     weights: Floats,
     block: Floats,  # (rows, 16) out; every parent has one tile, so tile rows are chunk rows
 ) -> None:
@@ -72,14 +75,14 @@ def fill_entries(
     tile_pointer: Pointers,
     weight_pointer: Pointers,
     features: Indices,
-    masks: Indices,
+    masks: Masks,
     weights: Floats,
     feature_map: Indices,  # (n_features,) zeros, and zeros again on return
-    seen: Pointers,
+    seen: Words,
     chunk_pointer: Pointers,  # (parents + 1,) rows of each chunk
     chunk_features: Indices,  # (rows,) out
     row_pointer: Indices,  # (rows + parents,) out: each chunk's own rows + 1 pointers, from 0
-    offsets: Indices,  # (entries,) out
+    offsets: NDArray[Any],  # (entries,) out; uint16 or int32
     values: Floats,  # (entries,) out
 ) -> None:
     for parent in range(first_parent, last_parent):
@@ -101,7 +104,7 @@ def fill_entries(
                 chunk_features[row] = feature
                 row += 1
                 row_pointer[row + parent] = end
-                word &= word - ONE
+                word = word & (word - ONE)
             seen[w] = 0
 
         base = weight_pointer[a]
@@ -125,7 +128,7 @@ def fill_index(
     n_parents: int,
     chunk_pointer: Pointers,
     features: Indices,
-    words: Pointers,  # (parents, n_features / 64, rounded up) uint64 zeros; out: features of each chunk
+    words: Words,  # (parents, n_features / 64, rounded up) zeros; out: features of each chunk
     ranks: Indices,  # the same shape, out: rows of the chunk before each word's
 ) -> None:
     for parent in range(n_parents):

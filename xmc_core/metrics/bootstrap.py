@@ -112,7 +112,8 @@ def compare_models(
 ) -> tuple[dict[str, dict[str, Interval]], dict[str, dict[str, PairedResult]]]:
     """Intervals of every model, and every model but the first minus the first.
 
-    Equal to `bootstrap_intervals` of each and `paired_bootstraps` of each pair, in one set of draws.
+    Equal to `bootstrap_intervals` of each and `paired_bootstraps` of each pair, from one set of
+    draws: drawing is what costs.
     """
     drawn = dict(zip(models, _drawn_metrics(list(models.values()), samples, seed), strict=True))
     intervals = {
@@ -146,7 +147,7 @@ def not_worse(
     ShapeError
         If the two were judged on different numbers of rows: they must share one test split.
     ConfigError
-        If they share none of `metrics`: passing unseen would be no gate.
+        If one of `metrics` is missing in either: passing unseen would be no gate.
     """
     names = [name for name in (metrics or challenger) if name in challenger and name in champion]
     if not names or (metrics is not None and len(names) < len(metrics)):

@@ -30,7 +30,7 @@ def slices_csv(slices: Mapping[str, Sequence[Slice]]) -> str:
 
 
 def recall_csv(recalls: Mapping[str, Mapping[int, float]]) -> str:
-    """A line a model and beam size."""
+    """What the matcher reaches, a line a model and beam size."""
     rows: list[Sequence[object]] = [("model", "beam_size", "recall")]
     for model, points in recalls.items():
         rows += [(model, size, _cell(value)) for size, value in points.items()]

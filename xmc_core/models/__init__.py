@@ -9,7 +9,10 @@ from xmc_core.persistence.store import read_manifest
 
 __all__ = ["PipelineModel", "XRLinear", "load_model", "train_xr_linear"]
 
-KINDS: dict[str, type[XRLinear] | type[PipelineModel]] = {"xr-linear": XRLinear, "pipeline": PipelineModel}
+KINDS: dict[str, type[XRLinear] | type[PipelineModel]] = {
+    "xr-linear": XRLinear,
+    "pipeline": PipelineModel,
+}
 
 
 def load_model(folder: Path | str) -> XRLinear | PipelineModel:

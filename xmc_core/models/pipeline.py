@@ -1,9 +1,9 @@
 """A finished pipeline: texts in, ranked labels with names out.
 
-    <folder>/manifest.json      kind "pipeline": label names, settings
-    <folder>/vectorizer/        tf-idf
-    <folder>/encoder/           the fine-tuned transformer; absent without one
-    <folder>/model/             XR-Linear over [tf-idf, embedding]
+<folder>/manifest.json      kind "pipeline": label names, settings
+<folder>/vectorizer/        tf-idf
+<folder>/encoder/           the fine-tuned transformer; absent without one
+<folder>/model/             XR-Linear over [tf-idf, embedding]
 """
 
 import shutil
@@ -74,8 +74,14 @@ class PipelineModel:
     def named(self, predictions: Predictions) -> list[list[tuple[str, float]]]:
         """(label name, score) pairs of each row, best first, padding left out."""
         return [
-            [(self.label_names[label], score) for label, score in zip(labels, scores, strict=True) if label >= 0]
-            for labels, scores in zip(predictions.labels.tolist(), predictions.scores.tolist(), strict=True)
+            [
+                (self.label_names[label], score)
+                for label, score in zip(labels, scores, strict=True)
+                if label >= 0
+            ]
+            for labels, scores in zip(
+                predictions.labels.tolist(), predictions.scores.tolist(), strict=True
+            )
         ]
 
     def save(self, folder: Path | str) -> None:

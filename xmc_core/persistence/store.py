@@ -38,7 +38,11 @@ class Store:
     def csr(self, name: str) -> SparseRows:
         """The sparse matrix that was written under `name`."""
         shape = tuple(self.facts["csr"][name])
-        parts = (self.arrays[f"{name}.data"], self.arrays[f"{name}.indices"], self.arrays[f"{name}.indptr"])
+        parts = (
+            self.arrays[f"{name}.data"],
+            self.arrays[f"{name}.indices"],
+            self.arrays[f"{name}.indptr"],
+        )
         matrix = csr_array(parts, shape=shape, copy=False)
         matrix.has_sorted_indices = True
         return matrix
@@ -48,7 +52,9 @@ class Store:
         text = self.arrays[f"{name}.utf8"].tobytes()
         ends = self.arrays[f"{name}.ends"]
         starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
-        return [text[a:b].decode("utf-8") for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
+        return [
+            text[a:b].decode("utf-8") for a, b in zip(starts.tolist(), ends.tolist(), strict=True)
+        ]
 
 
 def write_store(
@@ -79,12 +85,19 @@ def write_store(
     for name, array in sorted(everything.items()):
         array = np.ascontiguousarray(array)
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
-        listing[name] = {"dtype": str(array.dtype), "shape": list(array.shape), "crc32": _crc32(array)}
+        listing[name] = {
+            "dtype": str(array.dtype),
+            "shape": list(array.shape),
+            "crc32": _crc32(array),
+        }
     manifest = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "kind": kind,
-        "facts": {**(facts or {}), "csr": {name: list(m.shape) for name, m in (matrices or {}).items()}},
+        "facts": {
+            **(facts or {}),
+            "csr": {name: list(m.shape) for name, m in (matrices or {}).items()},
+        },
         "arrays": listing,
     }
     write_text(folder / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
@@ -111,9 +124,13 @@ def read_store(folder: Path | str, kind: str, *, verify: bool = False) -> Store:
             empty = 0 in expected["shape"]  # an empty file cannot be mapped
             array = np.load(file, mmap_mode=None if empty else "r", allow_pickle=False)
         except FileNotFoundError:
-            raise StoreError(f"{file} is missing; the folder is incomplete, restore or rebuild it.") from None
+            raise StoreError(
+                f"{file} is missing; the folder is incomplete, restore or rebuild it."
+            ) from None
         except (ValueError, OSError, EOFError) as error:
-            raise StoreError(f"{file} is damaged ({error}); restore or rebuild the folder.") from error
+            raise StoreError(
+                f"{file} is damaged ({error}); restore or rebuild the folder."
+            ) from error
         found = {"dtype": str(array.dtype), "shape": list(array.shape)}
         wanted = {"dtype": expected["dtype"], "shape": expected["shape"]}
         if found != wanted:
@@ -132,7 +149,9 @@ def read_manifest(folder: Path | str) -> Json:
     except FileNotFoundError:
         raise StoreError(f"{folder} is not a saved xmc folder: it has no manifest.json.") from None
     except (ValueError, OSError) as error:
-        raise StoreError(f"{file} cannot be read ({error}); restore or rebuild the folder.") from error
+        raise StoreError(
+            f"{file} cannot be read ({error}); restore or rebuild the folder."
+        ) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise StoreError(f"{file} is not an xmc manifest.")
     if manifest.get("version") != FORMAT_VERSION:
@@ -144,4 +163,4 @@ def read_manifest(folder: Path | str) -> Json:
 
 
 def _crc32(array: NDArray[Any]) -> int:
-    return zlib.crc32(array.reshape(-1).view(np.uint8)) if array.size else 0
+    return zlib.crc32(array.reshape(-1).view(np.uint8).data) if array.size else 0

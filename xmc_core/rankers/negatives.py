@@ -21,7 +21,9 @@ def union(patterns: Sequence[SparseRows]) -> SparseRows:
     result = pattern(first)
     for other in others:
         if other.shape != result.shape:
-            raise ShapeError(f"active rows of shapes {result.shape} and {other.shape} cannot be joined.")
+            raise ShapeError(
+                f"active rows of shapes {result.shape} and {other.shape} cannot be joined."
+            )
         result = csr_array(result + pattern(other))
     return pattern(result)
 

@@ -102,7 +102,9 @@ def train_together(
         weights = ChunkedWeights.from_tiles(
             tiles, level.pointer, rows.n_features, n_threads=n_threads, scratch=scratch
         )
-        outcome = LevelOutcome.from_statistics(tiles.statistics, weights.n_children, len(tiles.weights))
+        outcome = LevelOutcome.from_statistics(
+            tiles.statistics, weights.n_children, len(tiles.weights)
+        )
         results.append((weights, outcome))
     return results
 
@@ -150,7 +152,9 @@ def gather_clusters(level: Level, cost: float, relevance: str) -> Clusters:
         # Entries are 2 where a row is active, 1 where it is only some child's positive, 3 for both.
         of_child = np.repeat(np.arange(n_parents, dtype=np.int32), np.diff(level.pointer))
         parts = (targets.data, of_child[targets.indices], targets.indptr)
-        positives = csr_array(parts, (n_samples, n_parents), copy=True)  # the next line works in place
+        positives = csr_array(
+            parts, (n_samples, n_parents), copy=True
+        )  # the next line works in place
         positives.sum_duplicates()
         seen = (2 * pattern(level.active) + pattern(positives)).tocsc()
         row_pointer, rows = seen.indptr, seen.indices

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from xmc_core.errors import ShapeError
 from xmc_core.kernels.arguments import read_only
-from xmc_core.kernels.simd import LANES
+from xmc_core.kernels.lanes import LANES
 from xmc_core.kernels.weights import count_rows, fill_block, fill_entries, fill_index
 from xmc_core.parallel import map_threads
 from xmc_core.solvers.scratch import ScratchPool
@@ -101,7 +101,9 @@ class ChunkedWeights:
         """Bitmap of each chunk's features and the rows before each word; empty if it would pass
         INDEX_BYTES. Made when the first small batch comes, as it serves only those."""
         n_words = (self.n_features + 63) // 64
-        shape = (self.n_parents, n_words) if 12 * self.n_parents * n_words <= INDEX_BYTES else (0, 0)
+        shape = (
+            (self.n_parents, n_words) if 12 * self.n_parents * n_words <= INDEX_BYTES else (0, 0)
+        )
         words, ranks = np.zeros(shape, np.uint64), np.zeros(shape, np.int32)
         fill_index(shape[0], self.chunk_pointer, self.features, words, ranks)
         return read_only(words), read_only(ranks)
@@ -149,7 +151,13 @@ class ChunkedWeights:
 
     @classmethod
     def from_tiles(
-        cls, tiles: Tiles, pointer: Pointers, n_features: int, *, n_threads: int, scratch: ScratchPool
+        cls,
+        tiles: Tiles,
+        pointer: Pointers,
+        n_features: int,
+        *,
+        n_threads: int,
+        scratch: ScratchPool,
     ) -> "ChunkedWeights":
         """Bring the tiles of a level, in order, into their chunks."""
         n_parents, n_children = len(pointer) - 1, int(pointer[-1])
@@ -183,7 +191,13 @@ class ChunkedWeights:
         def fill(run: tuple[int, int]) -> None:
             if as_block:
                 fill_block(
-                    *run, parent_tiles, tile_pointer, weight_pointer, tiles.masks, tiles.weights, block
+                    *run,
+                    parent_tiles,
+                    tile_pointer,
+                    weight_pointer,
+                    tiles.masks,
+                    tiles.weights,
+                    block,
                 )
                 return
             with scratch.borrow() as (feature_map, seen):
@@ -193,7 +207,9 @@ class ChunkedWeights:
                 )  # fmt: skip
 
         map_threads(fill, runs, n_threads)
-        entry_start = np.zeros(n_parents + 1, np.int64) if as_block else weight_pointer[parent_tiles]
+        entry_start = (
+            np.zeros(n_parents + 1, np.int64) if as_block else weight_pointer[parent_tiles]
+        )
         return cls(
             n_features, pointer, biases, chunk_pointer, features, block, entry_start, row_pointer,
             offsets, values,

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from xmc_core.kernels.sibling_rankers import EPOCHS, NO_ROWS, NOT_CONVERGED, OBJECTIVE, ROW_VISITS
 from xmc_core.types import Doubles
 

@@ -27,6 +27,9 @@ class ScratchPool:
         try:
             pair = self._free.get_nowait()
         except Empty:
-            pair = (np.zeros(self.n_features, np.int32), np.zeros((self.n_features + 63) // 64, np.uint64))
+            pair = (
+                np.zeros(self.n_features, np.int32),
+                np.zeros((self.n_features + 63) // 64, np.uint64),
+            )
         yield pair
         self._free.put(pair)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from xmc_core.kernels import simd
 from xmc_core.kernels.coordinate_descent import HINGE, LOGISTIC, SQUARED_HINGE
+from xmc_core.kernels.lanes import LANES
 from xmc_core.kernels.sibling_rankers import AUTO, train_parents
-from xmc_core.kernels.simd import LANES
 from xmc_core.solvers.scratch import ScratchPool
 from xmc_core.types import Doubles, Flags, Floats, Indices, Pointers
 
@@ -150,7 +150,7 @@ def solve(job: Job, X: Rows, clusters: Clusters, problem: Problem, scratch: Scra
                 clusters.is_member, clusters.child_pointer, clusters.positive_pointer,
                 clusters.positives, clusters.positive_costs, job.first_parent, job.last_parent,
                 job.first_tile, job.last_tile, LOSSES[problem.loss], problem.cost_negative,
-                problem.bias, problem.tol, problem.max_iter, problem.threshold,
+                np.float32(problem.bias), problem.tol, problem.max_iter, np.float32(problem.threshold),
                 np.uint64(problem.seed), problem.method, problem.vector, feature_map, seen,
             )
         )  # fmt: skip

@@ -62,7 +62,7 @@ class Inputs:
 
     @property
     def encoder(self) -> Path:
-        """Of `xr_transformer`: the folder of the fine-tuned encoder; absent with `encoder: none`."""
+        """Of `xr_transformer`: the fine-tuned encoder's folder; absent with `encoder.name: none`."""
         return self.paths.existing("xr_transformer") / "encoder"
 
     @cached_property

@@ -31,7 +31,9 @@ def load_stage(name: str) -> Stage:
     return module
 
 
-def run_stage(name: str, paths: ProjectPaths, config: Config, *, quiet: bool = False) -> dict[str, float]:
+def run_stage(
+    name: str, paths: ProjectPaths, config: Config, *, quiet: bool = False
+) -> dict[str, float]:
     """Run one stage and return its facts.
 
     Raises XmcError for what the user can mend; the stage's folder is then as it was before.

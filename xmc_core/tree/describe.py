@@ -24,7 +24,9 @@ class LeafDescription:
 
     def __str__(self) -> str:
         more = self.n_labels - len(self.labels)
-        labels = "; ".join(self.labels) + (f"; and {more:,} more" if more > 0 else "")
+        labels = "; ".join(self.labels) or "no labels"
+        if more > 0:
+            labels += f"; and {more:,} more"
         return f"leaf {self.leaf} ({', '.join(self.words) or 'no words'}): {labels}"
 
 

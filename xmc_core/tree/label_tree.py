@@ -52,8 +52,10 @@ class LabelTree:
                 )
             n_nodes = int(pointer[-1])
         if len(self.slot_labels) != n_nodes:
-            raise ShapeError(f"the tree has {n_nodes:,} slots but {len(self.slot_labels):,} slot labels.")
-        if n_nodes and not (0 <= self.slot_labels.min() and self.slot_labels.max() < self.n_labels):
+            raise ShapeError(
+                f"the tree has {n_nodes:,} slots but {len(self.slot_labels):,} slot labels."
+            )
+        if n_nodes and not (self.slot_labels.min() >= 0 and self.slot_labels.max() < self.n_labels):
             raise DataError(f"slot labels must lie in 0 .. {self.n_labels - 1}.")
 
     @classmethod
@@ -109,7 +111,9 @@ class LabelTree:
     def label_leaves(self) -> SparseRows:
         """(n_labels, n_leaves) CSR of ones: which leaves name a label."""
         ones = np.ones(self.n_slots, np.float32)
-        matrix = csr_array((ones, (self.slot_labels, self.leaf_of_slots())), shape=(self.n_labels, self.n_leaves))
+        matrix = csr_array(
+            (ones, (self.slot_labels, self.leaf_of_slots())), shape=(self.n_labels, self.n_leaves)
+        )
         matrix.sort_indices()
         return matrix
 
@@ -141,7 +145,11 @@ class LabelTree:
                 "slot_labels": self.slot_labels,
                 **{f"level{t}.pointers": p for t, p in enumerate(self.pointers, start=1)},
             },
-            facts={"depth": self.depth, "labels": self.n_labels, "level_sizes": list(self.level_sizes)},
+            facts={
+                "depth": self.depth,
+                "labels": self.n_labels,
+                "level_sizes": list(self.level_sizes),
+            },
         )
 
     @classmethod

@@ -1,0 +1,243 @@
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+from tests.reference import features as reference
+from tests.shared_data import shared_texts
+from xmc_core.config import TfidfConfig
+from xmc_core.errors import DataError, StoreError
+from xmc_core.features.tfidf import TfidfVectorizer, fit_tfidf
+from xmc_core.features.tokens import BLOCK_CHARACTERS, word_characters
+from xmc_core.types import SparseRows
+
+CONFIG = TfidfConfig()
+EVERYTHING = TfidfConfig(min_df=1)
+
+TEXTS = [
+    "The quick brown fox, the quick red fox.",
+    "A RED fox; the Lazy dog",
+    "dog dog dog -- lazy dog",
+    "",
+    "Ελληνικά ΛΟΓΟΣ λόγος ΛΟΓΟΣ",
+    "naïve café NAÏVE Café",
+    "snake_case \uff12\uff10 ½ ² 漢字 \U0001d49c\U0001d4b7 漢字",
+    "the fox_ the fox 漢字\tsnake_case\n½",
+    "... !? --",
+    "cafe naive the the the lazy λόγος",
+]
+
+
+def assert_same(a: SparseRows, b: SparseRows) -> None:
+    """The same bits."""
+    assert a.shape == b.shape
+    for name in ("indptr", "indices", "data"):
+        assert getattr(a, name).dtype == getattr(b, name).dtype
+        assert_array_equal(getattr(a, name), getattr(b, name))
+
+
+def long_corpus(blocks: float, n_words: int = 3000) -> list[str]:
+    """Zipf words, enough of them for so many blocks."""
+    random = np.random.default_rng(5)
+    size = int(blocks * BLOCK_CHARACTERS / 6)
+    drawn = np.minimum(random.zipf(1.3, size), n_words)
+    cuts = np.sort(random.choice(size, size // 40, replace=False))
+    return [" ".join(f"w{word}é" for word in part) for part in np.split(drawn, cuts)]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CONFIG,
+        EVERYTHING,
+        TfidfConfig(min_df=1, max_ngram=1),
+        TfidfConfig(min_df=1, min_ngram=2, max_ngram=4),
+        TfidfConfig(min_df=1, max_df=0.25),
+        TfidfConfig(max_features=3),
+        TfidfConfig(sublinear=False),
+        TfidfConfig(lowercase=False),
+        TfidfConfig(fold_accents=True),
+    ],
+    ids=str,
+)
+def test_agrees_with_the_reference(config):
+    terms, expected = reference.tfidf(TEXTS, **asdict(config))
+    vectorizer, X = fit_tfidf(TEXTS, config)
+    assert vectorizer.terms() == terms
+    assert_allclose(X.toarray(), expected, atol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.text(alphabet="ab _-.\0\nAéÉ漢\U0001d49cßΣ²", max_size=30), min_size=1, max_size=6)
+)
+def test_agrees_with_the_reference_on_any_text(texts):
+    terms, expected = reference.tfidf(texts, min_df=1)
+    if terms:
+        vectorizer, X = fit_tfidf(texts, EVERYTHING)
+        assert vectorizer.terms() == terms
+        assert_allclose(X.toarray(), expected, atol=1e-6)
+    else:
+        with pytest.raises(DataError, match=r"neighbouring words"):
+            fit_tfidf(texts, EVERYTHING)
+
+
+@pytest.mark.parametrize("name", ["eurlex-titles", "gutenberg-lcsh"])
+def test_agrees_with_scikit_learn(name):
+    text = pytest.importorskip("sklearn.feature_extraction.text", reason="scikit-learn is absent")
+    texts = shared_texts(name)[:5000]
+    twin = text.TfidfVectorizer(
+        sublinear_tf=True, ngram_range=(1, 2), min_df=2, token_pattern=r"(?u)\w+"
+    )
+    expected = twin.fit_transform(texts)
+    vectorizer, X = fit_tfidf(texts, CONFIG)
+    assert sorted(vectorizer.terms()) == sorted(twin.vocabulary_)
+    columns = [twin.vocabulary_[term] for term in vectorizer.terms()]
+    assert abs(expected[:, columns] - X).max() < 1e-6
+
+
+def test_the_word_test_is_that_of_the_re_module():
+    table = word_characters()
+    points = [p for p in range(0x110000) if chr(p).isalnum() or chr(p) == "_"]
+    assert_array_equal(np.flatnonzero(table), points)
+
+
+def test_rows_have_unit_length_and_ascending_features():
+    _, X = fit_tfidf(long_corpus(0.3), CONFIG)
+    assert_allclose(X.multiply(X).sum(axis=1)[np.diff(X.indptr) > 0], 1, atol=1e-5)
+    X.has_sorted_indices = False
+    before = X.indices.copy()
+    X.sort_indices()
+    assert_array_equal(X.indices, before)
+    assert (X.data.dtype, X.indices.dtype) == (np.float32, np.int32)
+
+
+def test_transform_repeats_what_fit_returned():
+    texts = long_corpus(2.5)
+    vectorizer, X = fit_tfidf(texts, CONFIG)
+    assert_same(vectorizer.transform(texts), X)
+
+
+def test_is_identical_on_one_thread_and_on_many():
+    texts = long_corpus(5.5)
+    one, X_one = fit_tfidf(texts, CONFIG, 1)
+    many, X_many = fit_tfidf(iter(texts), CONFIG, 3)
+    assert one.terms() == many.terms()
+    assert_array_equal(one.idf, many.idf)
+    assert_same(X_one, X_many)
+    assert_same(one.transform(texts, 1), one.transform(iter(texts), 3))
+
+
+def test_blocks_do_not_show_in_the_result():
+    texts = long_corpus(2.5, n_words=300)
+    terms, expected = reference.tfidf(texts[:400], min_df=3)
+    vectorizer, X = fit_tfidf(texts[:400], replace(CONFIG, min_df=3))
+    assert vectorizer.terms() == terms
+    assert_allclose(X.toarray(), expected, atol=1e-6)
+    whole, _ = fit_tfidf(texts, CONFIG)
+    counts = reference.Counter(g for t in texts for g in set(reference.grams(t, 1, 2)))
+    assert {term for term, count in counts.items() if count >= 2} == set(whole.terms())
+
+
+def test_terms_come_by_falling_document_frequency_then_by_first_appearance():
+    vectorizer, _ = fit_tfidf(["b a", "a c", "c d d d"], TfidfConfig(min_df=1, max_ngram=1))
+    assert vectorizer.terms() == ["a", "c", "b", "d"]
+
+
+def test_a_term_is_its_words_with_one_space_between():
+    vectorizer, _ = fit_tfidf(["one -- TWO,\n three", "one two"], EVERYTHING)
+    assert vectorizer.terms() == ["one", "two", "one two", "three", "two three"]
+
+
+def test_words_that_training_did_not_see_are_ignored_and_may_leave_an_empty_row():
+    vectorizer, _ = fit_tfidf(["red wine", "red wine", "white wine"], CONFIG)
+    X = vectorizer.transform(["unknown", "", "red unknown wine", "red wine"])
+    assert_array_equal(np.diff(X.indptr), [0, 0, 2, 3])
+    assert X.shape == (4, 3)
+
+
+def test_no_texts_give_no_rows():
+    vectorizer, _ = fit_tfidf(TEXTS, CONFIG)
+    assert vectorizer.transform([]).shape == (0, vectorizer.n_features)
+
+
+def test_a_document_longer_than_a_block_is_one_row():
+    long = "word " * BLOCK_CHARACTERS
+    vectorizer, X = fit_tfidf([long, "word word", "other words"], CONFIG)
+    assert vectorizer.terms() == ["word", "word word"]
+    assert_array_equal(np.diff(X.indptr), [2, 2, 0])
+
+
+def test_zero_characters_and_lone_surrogates_separate_words():
+    vectorizer, X = fit_tfidf(["a\0b", "a\ud800b", "a b"], CONFIG)
+    assert vectorizer.terms() == ["a", "b", "a b"]
+    assert_array_equal(np.diff(X.indptr), [3, 3, 3])
+
+
+def test_folding_makes_accented_words_equal():
+    vectorizer, _ = fit_tfidf(["Café", "cafe", "CAFE\u0301"], TfidfConfig(fold_accents=True))
+    assert vectorizer.terms() == ["cafe"]
+
+
+def test_max_features_keeps_the_most_frequent():
+    all_terms = fit_tfidf(TEXTS, CONFIG)[0].terms()
+    assert fit_tfidf(TEXTS, TfidfConfig(max_features=4))[0].terms() == all_terms[:4]
+
+
+def test_a_saved_vectorizer_gives_the_same_bytes_in_another_process(tmp_path):
+    vectorizer, X = fit_tfidf(TEXTS, CONFIG)
+    vectorizer.save(tmp_path / "one")
+    code = (
+        "import sys; from pathlib import Path; import numpy as np\n"
+        "from xmc_core.features.tfidf import TfidfVectorizer\n"
+        "from tests.features.test_tfidf import TEXTS\n"
+        "vectorizer = TfidfVectorizer.load(Path(sys.argv[1]) / 'one')\n"
+        "vectorizer.save(Path(sys.argv[1]) / 'two')\n"
+        "X = vectorizer.transform(TEXTS, 1)\n"
+        "np.savez(Path(sys.argv[1]) / 'X.npz', X.indptr, X.indices, X.data)\n"
+        "print('|'.join(vectorizer.terms()).encode('utf-8').hex())\n"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=root, capture_output=True, check=True
+    )
+    assert bytes.fromhex(done.stdout.decode()).decode("utf-8").split("|") == vectorizer.terms()
+    with np.load(tmp_path / "X.npz") as other:
+        for array, expected in zip(other.values(), (X.indptr, X.indices, X.data), strict=True):
+            assert_array_equal(array, expected)
+    files = sorted(p.name for p in (tmp_path / "one").iterdir())
+    assert files == sorted(p.name for p in (tmp_path / "two").iterdir())
+    for name in files:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_refuses_a_folder_that_holds_something_else(tmp_path):
+    with pytest.raises(StoreError, match=r"not a saved xmc folder"):
+        TfidfVectorizer.load(tmp_path)
+
+
+def test_says_which_rule_left_no_term():
+    with pytest.raises(DataError, match=r"of 4 in 2 texts: 4 occur in fewer than tfidf.min_df = 2"):
+        fit_tfidf(["red wine", "dog"], CONFIG)
+    with pytest.raises(DataError, match=r"1 in more than tfidf.max_df = 0.5 of them \(1\)"):
+        fit_tfidf(["wine", "wine"], TfidfConfig(max_df=0.5))
+
+
+def test_says_when_there_is_no_word_at_all():
+    with pytest.raises(DataError, match=r"none of the 2 texts has 1 neighbouring words"):
+        fit_tfidf(["...", ""], CONFIG)
+    with pytest.raises(DataError, match=r"there are no texts"):
+        fit_tfidf([], CONFIG)
+
+
+def test_names_the_text_that_is_not_a_string():
+    with pytest.raises(DataError, match=r"text 1 is of type float"):
+        fit_tfidf(["red", float("nan")], CONFIG)  # type: ignore[list-item]
+    with pytest.raises(DataError, match=r"put it in a list"):
+        fit_tfidf("red wine", CONFIG)

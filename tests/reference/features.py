@@ -1,0 +1,142 @@
+"""Features and label trees by dictionaries, loops and dense matrices."""
+
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Dense = NDArray[np.float64]
+
+
+def words(text: str, *, lowercase: bool = True, fold_accents: bool = False) -> list[str]:
+    text = text.replace("\0", " ")
+    if lowercase:
+        text = text.lower()
+    if fold_accents:
+        text = "".join(
+            c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)
+        )
+    return re.findall(r"\w+", text)
+
+
+def grams(text: str, min_n: int, max_n: int, **options: bool) -> list[str]:
+    """In order of their last word, shorter ones first."""
+    found = words(text, **options)
+    return [
+        " ".join(found[i - n + 1 : i + 1])
+        for i in range(len(found))
+        for n in range(min_n, max_n + 1)
+        if n <= i + 1
+    ]
+
+
+def tfidf(
+    texts: Sequence[str],
+    *,
+    min_ngram: int = 1,
+    max_ngram: int = 2,
+    min_df: int = 2,
+    max_df: float = 1.0,
+    max_features: int = 0,
+    sublinear: bool = True,
+    **options: bool,
+) -> tuple[list[str], Dense]:
+    """Terms in the order of their features, and rows of unit length."""
+    counts = [Counter(grams(text, min_ngram, max_ngram, **options)) for text in texts]
+    df: Counter[str] = Counter()
+    for row in counts:
+        df.update(dict.fromkeys(row, 1))
+    terms = [term for term in df if min_df <= df[term] <= max_df * len(texts)]
+    terms.sort(key=lambda term: -df[term])  # stable: equal counts stay in order of appearance
+    terms = terms[: max_features or None]
+    X = np.zeros((len(texts), len(terms)))
+    for i, row in enumerate(counts):
+        for j, term in enumerate(terms):
+            if tf := row[term]:
+                weight = 1 + math.log(tf) if sublinear else tf
+                X[i, j] = weight * (math.log((1 + len(texts)) / (1 + df[term])) + 1)
+    return terms, unit_rows(X)
+
+
+def unit_rows(X: Dense) -> Dense:
+    lengths = np.sqrt((X * X).sum(axis=1, keepdims=True))
+    return np.divide(X, lengths, out=np.zeros_like(X), where=lengths > 0)
+
+
+def label_centroids(Y: Dense, X: Dense, max_features: int = 0) -> Dense:
+    return unit_rows(strongest(unit_rows(Y).T @ X, max_features))
+
+
+def strongest(Z: Dense, max_features: int) -> Dense:
+    """Zero all but the entries of largest absolute value of each row, the left ones first."""
+    kept = np.zeros_like(Z)
+    for row, out in zip(Z, kept, strict=True):
+        order = sorted(range(len(row)), key=lambda j: (-abs(np.float32(row[j])), j))
+        for j in order[: max_features or None]:
+            out[j] = row[j]
+    return kept
+
+
+def draw(seed: int, node: int, number: int) -> int:
+    """SplitMix64."""
+    wrap = 2**64 - 1
+    x = (seed + 0x9E3779B97F4A7C15 * (2 * node + number + 1)) & wrap
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & wrap
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & wrap
+    return x ^ (x >> 31)
+
+
+def halves(
+    Z: Dense, rows: list[int], node: int, seed: int, max_iter: int
+) -> tuple[list[int], list[int]]:
+    """Balanced spherical 2-means of some rows."""
+    n = len(rows)
+    first = draw(seed, node, 0) % n
+    step = draw(seed, node, 1) % (n - 1)
+    others = [(first + 1 + (step + i) % (n - 1)) % n for i in range(n - 1)]
+    different = [other for other in others if Z[rows[first]] @ Z[rows[other]] < 0.999]
+    second = (different or others[-1:])[0]
+    direction = Z[rows[first]] - Z[rows[second]]
+    left: list[int] = []
+    for _ in range(max_iter):
+        ranked = sorted(rows, key=lambda row: (Z[row] @ direction, row))
+        previous, left, right = left, sorted(ranked[: n // 2]), sorted(ranked[n // 2 :])
+        if left == previous:
+            break
+        direction = (
+            unit_rows(Z[right].sum(axis=0)[None])[0] - unit_rows(Z[left].sum(axis=0)[None])[0]
+        )
+    return left, right
+
+
+def clusters(Z: Dense, levels: int, seed: int, max_iter: int) -> list[list[int]]:
+    """2^levels clusters, siblings beside each other."""
+    nodes = [list(range(len(Z)))]
+    for level in range(levels):
+        finer: list[list[int]] = []
+        for i, rows in enumerate(nodes):
+            if len(rows) < 2:
+                finer += [[], rows]
+            else:
+                finer += halves(Z, rows, 2**level + i, seed, max_iter)
+        nodes = finer
+    return nodes
+
+
+def disentangled(
+    leaves: list[list[int]], Y: Dense, beams: Dense, max_clusters: int, n_labels: int
+) -> list[list[int]]:
+    """Each label to the leaves that its samples' beams reach most often."""
+    counts = Y.T @ beams
+    result: list[list[int]] = [[] for _ in leaves]
+    for label in range(n_labels):
+        home = [number for number, leaf in enumerate(leaves) if label in leaf]
+        reached = [number for number in range(len(leaves)) if counts[label, number] > 0]
+        reached.sort(key=lambda number: (-counts[label, number], number not in home, number))
+        for number in reached[:max_clusters] or home:
+            result[number].append(label)
+    return result

@@ -1,0 +1,140 @@
+import math
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from scipy.sparse import csr_array, random_array
+
+from tests.reference import features as reference
+from xmc_core.config import DisentangleConfig
+from xmc_core.errors import ShapeError
+from xmc_core.tree import LabelTree, disentangle_tree
+from xmc_core.tree import disentangle as module
+
+N_LABELS = 60
+LEAVES = [list(range(start, start + 5)) for start in range(0, N_LABELS, 5)]
+
+
+def ones(n_rows: int, n_columns: int, density: float, seed: int):
+    matrix = random_array((n_rows, n_columns), density=density, rng=np.random.default_rng(seed))
+    return csr_array((matrix != 0).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def tree():
+    return LabelTree.from_leaves(LEAVES, branching=4)
+
+
+@pytest.fixture(scope="module", name="Y")
+def labels():
+    used = np.ones(N_LABELS, np.float32)
+    used[[7, 30]] = 0  # labels without a sample
+    Y = csr_array(ones(150, N_LABELS, 0.05, 1).multiply(used))
+    Y.eliminate_zeros()
+    Y.sort_indices()
+    return Y
+
+
+@pytest.fixture(scope="module")
+def beams():
+    return ones(150, len(LEAVES), 0.3, 2)
+
+
+def leaves_of(tree: LabelTree) -> list[list[int]]:
+    return [tree.leaf_labels(leaf).tolist() for leaf in range(tree.n_leaves)]
+
+
+@pytest.mark.parametrize("max_clusters", [1, 2, 3, 50])
+def test_agrees_with_the_reference(tree, Y, beams, max_clusters):
+    expected = reference.disentangled(LEAVES, Y.toarray(), beams.toarray(), max_clusters, N_LABELS)
+    result = disentangle_tree(tree, Y, beams, DisentangleConfig(max_clusters=max_clusters))
+    assert leaves_of(result) == expected
+
+
+def test_agrees_with_the_reference_on_a_tree_that_already_overlaps(tree, Y, beams):
+    config = DisentangleConfig(max_clusters=3)
+    once = disentangle_tree(tree, Y, beams, config)
+    others = ones(150, len(LEAVES), 0.1, 3)
+    expected = reference.disentangled(leaves_of(once), Y.toarray(), others.toarray(), 3, N_LABELS)
+    assert leaves_of(disentangle_tree(once, Y, others, config)) == expected
+
+
+def test_a_bound_that_is_never_reached_changes_nothing(tree, Y, beams):
+    free = disentangle_tree(tree, Y, beams, DisentangleConfig(max_clusters=2))
+    bounded = disentangle_tree(tree, Y, beams, DisentangleConfig(max_clusters=2, capacity=50.0))
+    assert leaves_of(free) == leaves_of(bounded)
+
+
+@pytest.mark.parametrize("capacity", [0.01, 0.2, 1.0])
+@pytest.mark.parametrize("max_clusters", [1, 2])
+def test_no_leaf_exceeds_its_capacity_and_no_label_is_lost(tree, Y, max_clusters, capacity):
+    crowded = ones(150, len(LEAVES), 0.05, 4).toarray()
+    crowded[:, 0] = 1  # every beam goes to leaf 0
+    config = DisentangleConfig(max_clusters=max_clusters, capacity=capacity)
+    result = disentangle_tree(tree, Y, csr_array(crowded), config)
+    most = math.ceil((1 + capacity) * max_clusters * N_LABELS / len(LEAVES))
+    assert np.diff(result.pointers[-1]).max() == most
+    assert len(result.labels_without_leaf()) == 0
+    assert np.diff(result.label_leaves().indptr).max() <= max_clusters
+
+
+def test_a_label_that_finds_no_room_goes_to_the_nearest_leaf_that_has_some():
+    tree = LabelTree.from_leaves([[0, 1], [2, 3], [4, 5]], branching=4)
+    Y = csr_array(np.eye(6, dtype=np.float32))
+    beams = csr_array(np.array([[1, 0, 0]] * 6, np.float32))
+    config = DisentangleConfig(max_clusters=1, capacity=0.5)
+    result = disentangle_tree(tree, Y, beams, config)
+    assert leaves_of(result) == [[0, 1, 2], [3], [4, 5]]
+
+
+def test_no_leaf_names_a_label_twice_and_labels_ascend(tree, Y, beams):
+    for config in (DisentangleConfig(max_clusters=4), DisentangleConfig(capacity=0.1)):
+        for leaf in leaves_of(disentangle_tree(tree, Y, beams, config)):
+            assert leaf == sorted(set(leaf))
+
+
+def test_the_upper_levels_stay(tree, Y, beams):
+    result = disentangle_tree(tree, Y, beams, DisentangleConfig())
+    assert result.level_sizes[:-1] == tree.level_sizes[:-1]
+    for one, other in zip(result.pointers[:-1], tree.pointers[:-1], strict=True):
+        assert_array_equal(one, other)
+
+
+def test_labels_that_no_beam_meets_stay_at_home(tree, Y):
+    nothing = csr_array((150, len(LEAVES)), dtype=np.float32)
+    assert leaves_of(disentangle_tree(tree, Y, nothing, DisentangleConfig())) == LEAVES
+    bounded = DisentangleConfig(capacity=0.1)
+    assert leaves_of(disentangle_tree(tree, Y, nothing, bounded)) == LEAVES
+
+
+def test_equal_counts_go_home_first_then_to_the_smaller_leaf():
+    tree = LabelTree.from_leaves([[0], [1], [2]], branching=4)
+    Y = csr_array(np.eye(3, dtype=np.float32))
+    everywhere = csr_array(np.ones((3, 3), np.float32))
+    result = disentangle_tree(tree, Y, everywhere, DisentangleConfig(max_clusters=2))
+    assert leaves_of(result) == [[0, 1, 2], [0, 1], [2]]
+
+
+def test_a_leaf_that_no_label_wants_is_left_empty():
+    tree = LabelTree.from_leaves([[0], [1]], branching=4)
+    Y = csr_array(np.eye(2, dtype=np.float32))
+    beams = csr_array(np.array([[1, 0], [1, 0]], np.float32))
+    result = disentangle_tree(tree, Y, beams, DisentangleConfig())
+    assert leaves_of(result) == [[0, 1], []]
+
+
+def test_is_identical_on_one_thread_and_on_many(tree, Y, beams, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK_LABELS", 7)
+    config = DisentangleConfig(max_clusters=3)
+    one = disentangle_tree(tree, Y, beams, config, n_threads=1)
+    many = disentangle_tree(tree, Y, beams, config, n_threads=4)
+    assert leaves_of(one) == leaves_of(many)
+
+
+def test_names_the_sizes_that_do_not_match(tree, Y, beams):
+    with pytest.raises(ShapeError, match=r"Y has 59 labels but the tree has 60"):
+        disentangle_tree(tree, Y[:, 1:], beams, DisentangleConfig())
+    with pytest.raises(ShapeError, match=r"beams has 11 leaves but the tree has 12"):
+        disentangle_tree(tree, Y, beams[:, 1:], DisentangleConfig())
+    with pytest.raises(ShapeError, match=r"Y has 150 samples but beams has 149"):
+        disentangle_tree(tree, Y, beams[1:], DisentangleConfig())

@@ -1,0 +1,353 @@
+"""XR-Linear: a tree of linear rankers, trained level by level and searched by beam.
+
+Yu, Zhong, Zhang, Chang and Dhillon, "PECOS: Prediction for Enormous and Correlated Output Spaces",
+JMLR 2022. Labels in several clusters: Liu, Chang, Yu, Hsieh and Dhillon, "Label Disentanglement in
+Partition-based Extreme Multilabel Classification", NeurIPS 2021.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from xmc_core.config import Config, config_from_mapping, per_level, to_mapping
+from xmc_core.data import Predictions
+from xmc_core.errors import ConfigError, ShapeError
+from xmc_core.features.label_features import label_centroids
+from xmc_core.inference.beam import beam_search
+from xmc_core.persistence import read_store, write_store
+from xmc_core.persistence.atomic import fresh_folder
+from xmc_core.rankers.negatives import active_rows
+from xmc_core.rankers.train import Level, LevelOutcome, train_together
+from xmc_core.rankers.weights import ChunkedWeights
+from xmc_core.reporting import SILENT, Reporter
+from xmc_core.tree import LabelTree
+from xmc_core.tree.build import build_label_tree
+from xmc_core.tree.disentangle import disentangle_tree
+from xmc_core.types import SparseRows
+
+KIND = "xr-linear"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class XRLinear:
+    """A trained tree of rankers. Safe to share between threads."""
+
+    tree: LabelTree
+    levels: tuple[ChunkedWeights, ...]
+    """Weights of level 1, ..., depth."""
+
+    config: Config
+    n_features: int
+
+    def __post_init__(self) -> None:
+        sizes = tuple(level.n_children for level in self.levels)
+        if sizes != self.tree.level_sizes:
+            raise ShapeError(
+                f"rankers for levels of {sizes} nodes do not fit a tree of {self.tree.level_sizes}."
+            )
+
+    @property
+    def n_labels(self) -> int:
+        return self.tree.n_labels
+
+    @property
+    def nnz(self) -> int:
+        """Weights that are not zero."""
+        return sum(level.nnz for level in self.levels)
+
+    def predict(
+        self,
+        X: SparseRows,
+        top_k: int | None = None,
+        beam_size: int | None = None,
+        n_threads: int | None = None,
+    ) -> Predictions:
+        """Best labels of each row; what is not given comes from the model's config.
+
+        A row's answer is the same whatever rows stand beside it. Few rows are answered with low
+        latency, many with high throughput.
+
+        Raises
+        ------
+        ShapeError
+            If X has another number of columns than the model was trained with.
+        ConfigError
+            If top_k or beam_size is below 1.
+        """
+        return beam_search(
+            as_rows(X),
+            self.levels,
+            beam_size=_at_least_one("beam_size", beam_size, self.config.inference.beam_size),
+            top_k=_at_least_one("top_k", top_k, self.config.inference.top_k),
+            post_processor=self.config.inference.post_processor,
+            slot_labels=self.tree.slot_labels,
+            n_labels=self.n_labels,
+            n_threads=self.config.n_threads if n_threads is None else n_threads,
+        )
+
+    def predict_nodes(
+        self, X: SparseRows, level: int, beam_size: int | None = None, n_threads: int | None = None
+    ) -> SparseRows:
+        """(n_samples, nodes of `level`) scores of the nodes that the beam keeps at that level.
+
+        Level 0 is the root, which every row reaches with score 1.
+        """
+        X = as_rows(X)
+        if level == 0:
+            return csr_array(np.ones((X.shape[0], 1), np.float32))
+        return search_nodes(
+            X,
+            self.levels[:level],
+            self.tree.depth,
+            self.config,
+            beam_size=_at_least_one("beam_size", beam_size, self.config.inference.beam_size),
+            n_threads=self.config.n_threads if n_threads is None else n_threads,
+        )
+
+    def predict_leaves(
+        self, X: SparseRows, beam_size: int | None = None, n_threads: int | None = None
+    ) -> SparseRows:
+        """(n_samples, n_leaves) scores of the clusters in each row's beam."""
+        return self.predict_nodes(X, self.tree.depth - 1, beam_size, n_threads)
+
+    def save(self, folder: Path | str) -> None:
+        """Write the model; a folder that is there already is replaced in one step."""
+        arrays = {
+            f"level{number}.{name}": array
+            for number, level in enumerate(self.levels, start=1)
+            for name, array in level.arrays().items()
+        }
+        facts = {
+            "config": to_mapping(self.config),
+            "features": self.n_features,
+            "depth": self.tree.depth,
+        }
+        with fresh_folder(Path(folder)) as fresh:
+            self.tree.save(fresh / "tree")
+            write_store(fresh, KIND, arrays=arrays, facts=facts)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "XRLinear":
+        """Open a saved model. Weights stay on disk until they are read.
+
+        Raises StoreError if the folder is not such a model, or is incomplete, altered or damaged.
+        """
+        folder = Path(folder)
+        store = read_store(folder, KIND)
+        n_features = int(store.facts["features"])
+        levels = (
+            ChunkedWeights.from_arrays(_of_level(store.arrays, number), n_features)
+            for number in range(1, store.facts["depth"] + 1)
+        )
+        config = config_from_mapping(store.facts["config"], str(folder))
+        return cls(LabelTree.load(folder / "tree"), tuple(levels), config, n_features)
+
+
+def train_xr_linear(
+    X: SparseRows,
+    Y: SparseRows,
+    config: Config | None = None,
+    *,
+    tree: LabelTree | None = None,
+    label_features: SparseRows | None = None,
+    given: Mapping[int, SparseRows] | None = None,
+    report: Reporter = SILENT,
+) -> XRLinear:
+    """Train XR-Linear.
+
+    Parameters
+    ----------
+    X : (n_samples, n_features)
+    Y : (n_samples, n_labels)
+        A stored nonzero says that the label applies.
+    tree
+        The tree to train on, as it is. Without one, it is grown on `label_features` and, if
+        `disentangle.max_clusters` is above 1, labels are given their clusters anew after
+        training, `disentangle.rounds` times.
+    label_features : (n_labels, any)
+        What to grow the tree on; by default the centroid of each label's rows.
+    given
+        By level number, (n_samples, nodes of the level above): rows that the classifiers of that
+        level shall see, where `rankers.negatives` says `given`.
+
+    Raises
+    ------
+    ShapeError
+        If X, Y, the tree or the label features do not fit together.
+    DataError
+        If X holds a NaN or an infinity.
+    """
+    config = config or Config()
+    X, Y = as_rows(X), as_rows(Y)
+    if X.shape[0] != Y.shape[0]:
+        raise ShapeError(
+            f"X has {X.shape[0]:,} rows but Y has {Y.shape[0]:,}; both must hold the same samples in the same order."
+        )
+    if not np.all(Y.data):
+        Y = Y.copy()
+        Y.eliminate_zeros()
+    if tree is not None:
+        return _train(X, Y, tree, config, given, report)
+
+    if label_features is None:
+        features = label_centroids(
+            Y, X, max_features=config.tree.max_features, n_threads=config.n_threads
+        )
+    else:
+        features = label_features
+        if features.shape[0] != Y.shape[1]:
+            raise ShapeError(
+                f"Y has {Y.shape[1]:,} labels but label_features has {features.shape[0]:,} rows."
+            )
+    tree = build_label_tree(features, config.tree, config.n_threads)
+    model = _train(X, Y, tree, config, given, report)
+    if config.disentangle.max_clusters > 1 and tree.n_leaves > 1:
+        for _ in range(config.disentangle.rounds):
+            model = disentangled(model, X, Y, report=report, given=given)
+    return model
+
+
+def disentangled(
+    model: XRLinear,
+    X: SparseRows,
+    Y: SparseRows,
+    *,
+    beams: SparseRows | None = None,
+    given: Mapping[int, SparseRows] | None = None,
+    report: Reporter = SILENT,
+) -> XRLinear:
+    """One round: put labels where the model looks for their rows, and train on the new tree.
+
+    `beams` are the model's clusters of the training rows, (n_samples, n_leaves), where they are
+    known already.
+    """
+    config = model.config
+    if beams is None:
+        beams = model.predict_leaves(X, config.disentangle.beam_size)
+    tree = disentangle_tree(model.tree, Y, beams, config.disentangle)
+    return _train(X, Y, tree, config, given, report)
+
+
+def train_levels(
+    X: SparseRows,
+    Y: SparseRows,
+    tree: LabelTree,
+    config: Config,
+    *,
+    given: Mapping[int, SparseRows] | None = None,
+    report: Reporter = SILENT,
+) -> list[tuple[ChunkedWeights, LevelOutcome]]:
+    """Train the rankers of every level of `tree`.
+
+    A level whose negatives come from the beam waits for the levels above it; all others are
+    trained side by side.
+    """
+    if X.shape[0] != Y.shape[0]:
+        raise ShapeError(f"X has {X.shape[0]:,} rows but Y has {Y.shape[0]:,}.")
+    targets = tree.targets(Y)
+    kinds = per_level(config.rankers.negatives, tree.depth)
+    done: list[tuple[ChunkedWeights, LevelOutcome]] = []
+    waiting: list[Level] = []
+
+    def train_waiting() -> None:
+        began = time.monotonic()
+        done.extend(train_together(X, waiting, config=config.rankers, n_threads=config.n_threads))
+        for level, (weights, outcome) in zip(
+            waiting, done[len(done) - len(waiting) :], strict=True
+        ):
+            report.message(
+                f"level {level.number} of {level.depth}: {weights.n_children:,} classifiers, "
+                f"{outcome.nnz:,} weights, {outcome.epochs} epochs"
+            )
+        report.message(f"trained in {time.monotonic() - began:.1f} s")
+        waiting.clear()
+
+    for number in range(1, tree.depth + 1):
+        beam = None
+        if number > 1 and "matcher_aware" in kinds[number - 1]:
+            if waiting:
+                train_waiting()
+            beam = search_nodes(
+                X,
+                [weights for weights, _ in done],
+                tree.depth,
+                config,
+                beam_size=config.inference.beam_size,
+                n_threads=config.n_threads,
+            )
+        active = active_rows(
+            kinds[number - 1],
+            targets[number - 2] if number > 1 else None,
+            beam,
+            (given or {}).get(number),
+        )
+        waiting.append(
+            Level(targets[number - 1], tree.pointers[number - 1], active, number, tree.depth)
+        )
+    train_waiting()
+    return done
+
+
+def search_nodes(
+    X: SparseRows,
+    levels: Sequence[ChunkedWeights],
+    depth: int,
+    config: Config,
+    *,
+    beam_size: int,
+    n_threads: int,
+) -> SparseRows:
+    """(n_samples, nodes) scores of the nodes that the beam keeps at the last of `levels`, the
+    upper ones of a tree of `depth` levels."""
+    n_nodes = levels[-1].n_children
+    predictions = beam_search(
+        X,
+        levels,
+        beam_size=beam_size,
+        top_k=min(beam_size, n_nodes),
+        post_processor=per_level(config.inference.post_processor, depth)[: len(levels)],
+        slot_labels=None,
+        n_labels=n_nodes,
+        n_threads=n_threads,
+    )
+    return predictions.to_csr(n_nodes)
+
+
+def as_rows(matrix: Any) -> SparseRows:
+    """The same matrix as CSR with sorted column numbers; itself if it is that already."""
+    rows = matrix if isinstance(matrix, csr_array) else csr_array(matrix)
+    return rows if rows.has_sorted_indices else rows.sorted_indices()
+
+
+def _train(
+    X: SparseRows,
+    Y: SparseRows,
+    tree: LabelTree,
+    config: Config,
+    given: Mapping[int, SparseRows] | None,
+    report: Reporter,
+) -> XRLinear:
+    levels = train_levels(X, Y, tree, config, given=given, report=report)
+    return XRLinear(tree, tuple(weights for weights, _ in levels), config, X.shape[1])
+
+
+def _of_level(arrays: Mapping[str, Any], number: int) -> dict[str, Any]:
+    prefix = f"level{number}."
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
+
+
+def _at_least_one(name: str, value: int | None, default: int) -> int:
+    if value is None:
+        return default
+    if value < 1:
+        raise ConfigError(f"{name} must be at least 1, got {value}.")
+    return value
