@@ -35,7 +35,7 @@ Item = TypeVar("Item")
 
 
 class Reporter:
-    """Base: swallows everything. Library functions take one and need not ask whether it is there."""
+    """Base: swallows everything, so that library functions need not ask whether there is one."""
 
     def emit(self, event: str, **values: Any) -> None:
         """Hand one event on."""

@@ -13,7 +13,6 @@ from orchestration.dvc_project import DvcProject
 from orchestration.metadata import table
 from xmc_core.data import Dataset
 from xmc_core.metrics.report import MODELS, SUMMARY
-from xmc_core.tree import LabelTree
 
 CLUSTERS, NAMES = 8, 6
 """Clusters shown of a tree, and labels of each."""
@@ -65,6 +64,8 @@ def tree_details(stage: str) -> Callable[[DvcProject, str], Details]:
     """The largest clusters with some of their labels: do neighbours belong together?"""
 
     def make(project: DvcProject, dataset: str) -> Details:
+        from xmc_core.tree import LabelTree  # numba: not at definition time
+
         tree = LabelTree.load(project.out(stage, dataset) / "tree")
         names = Dataset.load(project.out("dataset", dataset)).label_names
         sizes = np.diff(tree.pointers[-1])

@@ -5,7 +5,6 @@ import dagster as dg
 from orchestration.dvc_project import DvcProject
 from orchestration.partitions import datasets
 from xmc_core.data import Dataset
-from xmc_core.tree import LabelTree
 
 SHOWN = 20
 
@@ -20,6 +19,8 @@ def leaf_check(stage: str) -> dg.AssetChecksDefinition:
         context: dg.AssetCheckExecutionContext, project: DvcProject
     ) -> dg.AssetCheckResult:
         """A label in no leaf can never be predicted, however good the rankers are."""
+        from xmc_core.tree import LabelTree  # numba: not at definition time
+
         dataset = context.partition_key
         tree = LabelTree.load(project.out(stage, dataset) / "tree")
         data = Dataset.load(project.out("dataset", dataset))

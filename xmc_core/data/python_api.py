@@ -38,7 +38,12 @@ OURS = "xmc"
 TEST_FOLDERS = ("tests", "test")
 """Their docstrings say which issue a test is about, not what one would ask for."""
 
-PIP_NAMES = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "pyyaml", "skimage": "scikit-image"}
+PIP_NAMES = {
+    "sklearn": "scikit-learn",
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+    "skimage": "scikit-image",
+}
 BATCH_BYTES = 2_000_000
 """Source code per process: about half a second of work."""
 
@@ -67,7 +72,11 @@ class PythonApi:
 
 
 def read_python_api(
-    packages: Sequence[str], *, min_label_count: int = 2, n_threads: int = -1, report: Reporter = SILENT
+    packages: Sequence[str],
+    *,
+    min_label_count: int = 2,
+    n_threads: int = -1,
+    report: Reporter = SILENT,
 ) -> PythonApi:
     """Read installed packages, named as one imports them; `*` stands for all.
 
@@ -80,7 +89,7 @@ def read_python_api(
     files = [file for name in names for file in find_files(name, must_exist="*" not in packages)]
     files.sort(key=lambda file: file.key)
     if not files:
-        raise DataError("no Python source was found; name packages in dataset.packages of params.yaml.")
+        raise DataError("no Python source was found; name packages in dataset.packages.")
     contents = _read_files(files, n_threads, report)
 
     unique: dict[str, tuple[str, list[str]]] = {}  # text -> (file, labels)
@@ -100,7 +109,8 @@ def read_python_api(
             homes.append(home)
     if not homes:
         raise DataError(
-            f"{', '.join(names)}: no documented function calls anything {min_label_count} times or more; "
+            f"{', '.join(names)}: no documented function calls anything that occurs at least "
+            f"{min_label_count} times; "
             "name more packages in dataset.packages, or lower dataset.min_label_count."
         )
     facts = {
@@ -145,7 +155,7 @@ def find_files(package: str, *, must_exist: bool = True) -> list[SourceFile]:
         )
     if must_exist and not files:
         raise DataError(
-            f"dataset.packages: {package!r} has no Python source to read; take it out of params.yaml."
+            f"dataset.packages: {package!r} has no Python source; take it out of params.yaml."
         )
     return files
 
@@ -154,12 +164,19 @@ def _walk(root: Path, package: str) -> Iterable[SourceFile]:
     for folder, subfolders, names in os.walk(root):
         # What is no identifier cannot be imported: templates, __pycache__ apart.
         subfolders[:] = [
-            s for s in subfolders if s.isidentifier() and s not in TEST_FOLDERS and s != "__pycache__"
+            s
+            for s in subfolders
+            if s.isidentifier() and s not in TEST_FOLDERS and s != "__pycache__"
         ]
         inner = Path(folder).relative_to(root).parts
         for name in names:
             stem, _, suffix = name.rpartition(".")
-            if suffix != "py" or not stem.isidentifier() or stem == "conftest" or stem.startswith("test_"):
+            if (
+                suffix != "py"
+                or not stem.isidentifier()
+                or stem == "conftest"
+                or stem.startswith("test_")
+            ):
                 continue
             is_package = stem == "__init__"
             path = Path(folder, name)
@@ -211,7 +228,7 @@ def _batches(files: Sequence[SourceFile]) -> list[list[SourceFile]]:
 
 
 def _in_a_process(batch: Sequence[SourceFile]) -> list[dict[str, Any] | None]:
-    # -I -S: neither the user's site nor the caller's folder is looked at, which takes 20 ms a start.
+    # -I -S: neither site-packages nor the caller's folder is looked at; a start takes 20 ms.
     command = [sys.executable, "-I", "-S", str(Path(python_source.__file__))]
     work = json.dumps([[str(file.path), file.module, file.is_package] for file in batch])
     finished = subprocess.run(command, input=work.encode(), stdout=subprocess.PIPE, check=True)

@@ -23,7 +23,12 @@ OnError = Callable[[DataError], None]
 
 EXAMPLE = '{"text": "...", "labels": ["...", "..."]}'
 MEGABYTE = 10**6
-MAGIC = {b"\x1f\x8b": "gzip (.gz)", b"\xfd7": "xz (.xz)", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+MAGIC = {
+    b"\x1f\x8b": "gzip (.gz)",
+    b"\xfd7": "xz (.xz)",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
 """What a file that is no UTF-8 most often is, by its first two bytes."""
 
 
@@ -69,19 +74,37 @@ def read_texts(path: Path | str, *, report: Reporter = SILENT) -> Iterator[str]:
 
 
 def read_label_names(path: Path | str, *, on_error: OnError = raise_error) -> dict[str, str]:
-    """Read a file of lines `id<TAB>name`: what the labels of the documents are called."""
+    """Read a file of lines `id<TAB>name`: what the labels of the documents are called.
+
+    An empty name counts as none. Raises DataError for a line of another form, a label with two
+    names, or a file without any.
+    """
     path = Path(path)
     names: dict[str, str] = {}
     for number, line in _text_lines(path, SILENT, on_error):
         label, tab, name = line.partition("\t")
-        if not tab or not label or not name.strip():
-            on_error(_at(path, number, "expected `id<TAB>name`, a label as in the documents and its name."))
-        elif names.setdefault(label, name.strip()) != name.strip():
+        if not tab or not label:
             on_error(
-                _at(path, number, f"label {label!r} is called {names[label]!r} further up; keep one of them.")
+                _at(
+                    path,
+                    number,
+                    "expected `id<TAB>name`, a label as in the documents and its name.",
+                )
+            )
+        elif name.strip() and names.setdefault(label, name.strip()) != name.strip():
+            on_error(
+                _at(
+                    path,
+                    number,
+                    f"label {label!r} is called {names[label]!r} further up; keep one of them.",
+                )
             )
     if not names:
-        on_error(DataError(f"{path} names no label; it needs lines `id<TAB>name`, or leave the file away."))
+        on_error(
+            DataError(
+                f"{path} names no label; it needs lines `id<TAB>name`, or leave the file away."
+            )
+        )
     return names
 
 
@@ -93,11 +116,13 @@ def _parse_document(line: str) -> tuple[str, list[str]]:
     labels = content["labels"]
     if not isinstance(labels, list):
         raise DataError(
-            f'"labels" must be a list of strings, got {_shown(labels)}; write ["..."], or [] for none.'
+            f'"labels" must be a list of strings, got {_shown(labels)}; write ["..."] or [].'
         )
     for label in labels:
         if not isinstance(label, str):
-            raise DataError(f'"labels" must be a list of strings, one is {_shown(label)}; put it in quotes.')
+            raise DataError(
+                f'"labels" must be a list of strings, one is {_shown(label)}; put it in quotes.'
+            )
         if not label.strip():
             raise DataError('one of the "labels" is an empty string; leave it out.')
     return text, [_checked(label, "labels") for label in labels]
@@ -108,12 +133,14 @@ def _parse_object(line: str) -> dict[str, Any]:
         content = json.loads(line)
     except json.JSONDecodeError as error:
         raise DataError(
-            f"not JSON ({error.msg}, column {error.colno}); each line must be one object: {EXAMPLE}."
+            f"not JSON ({error.msg}, column {error.colno}); each line must look like {EXAMPLE}."
         ) from None
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits; lists 1,000 deep
         raise DataError(f"not JSON that can be read ({error}); expected {EXAMPLE}.") from None
     if not isinstance(content, dict):
-        raise DataError(f"expected an object, got {_shown(content)}; the line must look like {EXAMPLE}.")
+        raise DataError(
+            f"expected an object, got {_shown(content)}; the line must look like {EXAMPLE}."
+        )
     return content
 
 
@@ -122,7 +149,9 @@ def _text_of(content: dict[str, Any]) -> str:
         raise DataError(f'the key "text" is missing; the line must look like {EXAMPLE}.')
     text = content["text"]
     if not isinstance(text, str):
-        raise DataError(f'"text" must be a string, got {_shown(text)}; write "" for a document without text.')
+        raise DataError(
+            f'"text" must be a string, got {_shown(text)}; write "" for a document without text.'
+        )
     return _checked(text, "text")
 
 
@@ -133,7 +162,7 @@ def _checked(value: str, key: str) -> str:
     except UnicodeEncodeError as error:
         broken = f"\\u{ord(value[error.start]):04x}"
         raise DataError(
-            f'"{key}" holds {broken}, half of a character that UTF-16 spells in two; remove or repair it.'
+            f'"{key}" holds {broken}, half of a surrogate pair, which is no text; take it out.'
         ) from None
     return value
 
@@ -161,15 +190,15 @@ def _text_lines(path: Path, report: Reporter, on_error: OnError) -> Iterator[tup
                     _at(
                         path,
                         number,
-                        f"byte {error.start + 1} is not UTF-8{looks}; convert the file, for example with "
-                        "`iconv -f LATIN1 -t UTF-8`.",
+                        f"byte {error.start + 1} is not UTF-8{looks}; convert the file, "
+                        "for example with `iconv -f LATIN1 -t UTF-8`.",
                     )
                 )
                 if kind:  # every further line would say the same
                     return
                 continue
-            if text := text.strip():
-                yield number, text
+            if text.strip():
+                yield number, text.rstrip("\r\n")
     except EOFError:
         on_error(
             DataError(
@@ -180,8 +209,8 @@ def _text_lines(path: Path, report: Reporter, on_error: OnError) -> Iterator[tup
     except (gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
         on_error(
             DataError(
-                f"{path} is damaged after line {number:,}, or is no {path.suffix} file at all ({error}); "
-                "copy or download it again."
+                f"{path} is damaged after line {number:,}, or no {path.suffix} file at all "
+                f"({error}); copy or download it again."
             )
         )
     except OSError as error:
@@ -195,7 +224,9 @@ def _byte_lines(path: Path, report: Reporter) -> Iterator[bytes]:
         for number, line in enumerate(_unpacked(path, file) if size else ()):
             if number % 1024 == 1023 and (now := time.monotonic()) - last >= PROGRESS_SECONDS:
                 last = now
-                report.progress(file.tell() // MEGABYTE, size // MEGABYTE, f"MB of {path.name}", now - began)
+                report.progress(
+                    file.tell() // MEGABYTE, size // MEGABYTE, f"MB of {path.name}", now - began
+                )
             yield line
 
 

@@ -12,6 +12,7 @@ from scipy.sparse import csr_array
 
 from xmc_core.errors import ShapeError
 from xmc_core.features.blocks import Rows, blocks_of_work, stack
+from xmc_core.kernels.arguments import read_only
 from xmc_core.kernels.centroids import centroids_into
 from xmc_core.parallel import map_threads
 from xmc_core.types import SparseRows
@@ -58,11 +59,12 @@ def label_centroids(
             "samples in the same order."
         )
     by_label = _by_label(Y)
-    label_pointer = by_label.indptr.astype(np.int64, copy=False)
-    samples = by_label.indices.astype(np.int32, copy=False)
-    pointer = X.indptr.astype(np.int64, copy=False)
-    indices = X.indices.astype(np.int32, copy=False)
-    values = X.data.astype(np.float32, copy=False)
+    label_pointer = read_only(by_label.indptr, np.int64)
+    samples = read_only(by_label.indices, np.int32)
+    weights = read_only(by_label.data, np.float32)
+    pointer = read_only(X.indptr, np.int64)
+    indices = read_only(X.indices, np.int32)
+    values = read_only(X.data, np.float32)
     most = min(max_features, n_features) if max_features else n_features
 
     lengths = np.diff(pointer)
@@ -77,7 +79,7 @@ def label_centroids(
         out_indices = np.empty(size, np.int32)
         out_values = np.empty(size, np.float32)
         n = centroids_into(
-            label_pointer, samples, by_label.data, pointer, indices, values,
+            label_pointer, samples, weights, pointer, indices, values,
             first, last, most, totals, out_pointer, out_indices, out_values,
         )  # fmt: skip
         return out_pointer, out_indices[:n].copy(), out_values[:n].copy()

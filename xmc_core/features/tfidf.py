@@ -30,6 +30,7 @@ from xmc_core.config import TfidfConfig
 from xmc_core.features.blocks import Rows, stack
 from xmc_core.features.tokens import count_grams, text_blocks
 from xmc_core.features.vocabulary import Vocabulary, hash_table
+from xmc_core.kernels.arguments import read_only
 from xmc_core.kernels.text import Hashes
 from xmc_core.kernels.tfidf import count_known_into, look_up_into, weigh_rows_into
 from xmc_core.parallel import map_threads, resolve_threads
@@ -63,7 +64,7 @@ class TfidfVectorizer:
     _table: Hashes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_table", hash_table(np.array(self.hashes)))
+        object.__setattr__(self, "_table", hash_table(self.hashes))
 
     @property
     def n_features(self) -> int:
@@ -114,8 +115,7 @@ class TfidfVectorizer:
         return cls(
             config=TfidfConfig(**store.facts["config"]),
             hashes=store.arrays["hashes"],
-            # A copy: for a read-only array numba would compile the kernels a second time.
-            idf=np.array(store.arrays["idf"]),
+            idf=store.arrays["idf"],
             term_utf8=store.arrays["terms.utf8"],
             term_ends=store.arrays["terms.ends"],
             n_documents=store.facts["documents"],
@@ -176,7 +176,9 @@ def weigh(
     np.cumsum(out_pointer, out=out_pointer)
     indices = np.empty(out_pointer[-1], np.int32)
     values = np.empty(out_pointer[-1], np.float32)
-    weigh_rows_into(pointer, numbers, counts, idf, config.sublinear, out_pointer, indices, values)
+    weigh_rows_into(
+        pointer, numbers, counts, read_only(idf), config.sublinear, out_pointer, indices, values
+    )
     return out_pointer, indices, values
 
 

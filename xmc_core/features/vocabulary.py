@@ -7,6 +7,7 @@ import numpy as np
 from xmc_core.config import TfidfConfig
 from xmc_core.errors import DataError
 from xmc_core.features.tokens import GramBlock, word_characters
+from xmc_core.kernels.arguments import read_only
 from xmc_core.kernels.text import Hashes, copy_terms_into, gather_terms_into
 from xmc_core.kernels.tfidf import fill_table, learn_grams_into
 from xmc_core.types import Bytes, Indices, Pointers
@@ -141,5 +142,5 @@ def hash_table(hashes: Hashes, *, room: int = 0) -> Hashes:
     """(size, 2) open addressing from a hash to its position in `hashes`, at most half full."""
     size = 1 << max(4, (2 * max(len(hashes), room) - 1).bit_length())
     table = np.zeros((size, 2), np.uint64)
-    fill_table(hashes, table)
+    fill_table(read_only(hashes), table)
     return table

@@ -87,10 +87,10 @@ def beam_search(
             found_scores = np.empty((last - first, width), np.float32)
             words, ranks = weights.index if small else (_NO_WORDS, _NO_RANKS)
             search_level(
-                indptr, indices, values, first, beam, scores, weights.pointer, weights.chunk_pointer,
-                weights.features, weights.block, weights.entry_start, weights.row_pointer,
-                weights.offsets, weights.values, weights.biases, words, ranks, feature_map, code,
-                linear, names if is_last else _NO_LABELS, vector, found, found_scores,
+                indptr, indices, values, first, beam, scores, weights.pointer,
+                weights.chunk_pointer, weights.features, weights.block, weights.entry_start,
+                weights.row_pointer, weights.offsets, weights.values, weights.biases, words, ranks,
+                feature_map, code, linear, names if is_last else _NO_LABELS, vector, found, found_scores,
             )  # fmt: skip
             beam, scores = found, found_scores
         return beam, scores
@@ -114,12 +114,13 @@ def _check(
     for number, weights in enumerate(levels, start=1):
         if weights.n_features != X.shape[1]:
             raise ShapeError(
-                f"X has {X.shape[1]:,} features but level {number} was trained on {weights.n_features:,}; "
-                "transform texts with the vectoriser that the model was trained with."
+                f"X has {X.shape[1]:,} features but level {number} was trained on "
+                f"{weights.n_features:,}; transform texts with the vectoriser that belongs to the model."
             )
         if weights.n_parents != n_nodes:
             raise ShapeError(
-                f"level {number} has {weights.n_parents:,} parents but level {number - 1} has {n_nodes:,} nodes."
+                f"level {number} has {weights.n_parents:,} parents but level {number - 1} has "
+                f"{n_nodes:,} nodes."
             )
         n_nodes = weights.n_children
     if slot_labels is None and n_nodes != n_labels:

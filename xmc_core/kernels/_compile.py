@@ -17,26 +17,19 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def kernel(function: Function) -> Function:
     """Compile a loop over arrays with exact IEEE semantics."""
-    return cast(Function, njit(nogil=True, cache=True, boundscheck=False, error_model="numpy")(
-        function
-    )
-    return compiled
+    return _compiled(function)
 
 
 def fast_kernel(function: Function) -> Function:
     """Compile a loop over arrays whose sums may be reordered into vector instructions."""
-    compiled: Function = njit(
-        nogil=True, cache=True, boundscheck=False, error_model="numpy", fastmath=True
-    )(function))
+    return _compiled(function, fastmath=True)
 
 
 def inline_kernel(function: Function) -> Function:
     """Compile a helper that is small enough to be copied into each caller by LLVM."""
-    return cast(Function, njit(
-        nogil=True,
-        cache=True,
-        boundscheck=False,
-        error_model="numpy",
-        fastmath=True,
-        forceinline=True,
-    )(function))
+    return _compiled(function, fastmath=True, forceinline=True)
+
+
+def _compiled(function: Function, **options: Any) -> Function:
+    compile_it = njit(nogil=True, cache=True, boundscheck=False, error_model="numpy", **options)
+    return cast(Function, compile_it(function))

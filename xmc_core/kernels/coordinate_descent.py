@@ -52,7 +52,7 @@ def descend(
     data: Floats,
     own: Floats,  # (n,)
     square: Floats,  # (n,)
-    coefficient: Floats,  # (n, 16) y/(2c) with squared hinge, else y*c; 0: the lane sees no such row
+    coefficient: Floats,  # (n, 16) y/(2c) with squared hinge, else y*c; 0: not this lane's row
     beta: Floats,  # (n, 16) out
     W: Floats,  # (n_shared, 16) out
     state: Floats,  # (6, 16) scratch; state[BIAS] is the bias weight

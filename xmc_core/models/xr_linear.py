@@ -186,7 +186,8 @@ def train_xr_linear(
     X, Y = as_rows(X), as_rows(Y)
     if X.shape[0] != Y.shape[0]:
         raise ShapeError(
-            f"X has {X.shape[0]:,} rows but Y has {Y.shape[0]:,}; both must hold the same samples in the same order."
+            f"X has {X.shape[0]:,} rows but Y has {Y.shape[0]:,}; "
+            "both must hold the same samples in the same order."
         )
     if not np.all(Y.data):
         Y = Y.copy()

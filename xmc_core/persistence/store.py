@@ -24,7 +24,7 @@ from xmc_core.types import Json, SparseRows
 FORMAT = "xmc-store"
 FORMAT_VERSION = 1
 CHECKED_BYTES = 64 * 2**20
-"""Arrays up to this size have their checksum compared at loading; larger ones only with `verify`."""
+"""Up to this size an array's checksum is compared at loading; above it only with `verify`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,8 @@ def read_manifest(folder: Path | str) -> Json:
         raise StoreError(f"{file} is not an xmc manifest.")
     if manifest.get("version") != FORMAT_VERSION:
         raise StoreError(
-            f"{folder} has format version {manifest.get('version')}; this release reads {FORMAT_VERSION}."
+            f"{folder} has format version {manifest.get('version')}; "
+            f"this release reads {FORMAT_VERSION}."
         )
     content: Json = manifest
     return content

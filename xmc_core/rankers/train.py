@@ -182,8 +182,8 @@ def _check(X: SparseRows, level: Level) -> None:
     n_parents = len(level.pointer) - 1
     if n_samples != X.shape[0]:
         raise ShapeError(
-            f"X has {X.shape[0]:,} rows but the targets of level {level.number} have {n_samples:,}; "
-            "both must hold the same samples in the same order."
+            f"X has {X.shape[0]:,} rows but the targets of level {level.number} have "
+            f"{n_samples:,}; both must hold the same samples in the same order."
         )
     if n_children != level.pointer[-1]:
         raise ShapeError(

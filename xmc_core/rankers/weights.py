@@ -65,8 +65,8 @@ class ChunkedWeights:
     """(parents + 1,) entries of each chunk; all zero where `block` is used."""
 
     row_pointer: Indices
-    """(rows + parents,) entries of chunk c's t-th feature: from entry_start[c] + row_pointer[chunk_pointer[c] +
-    c + t] to the same with t + 1."""
+    """(rows + parents,) each chunk's own pointers, from 0: the entries of chunk c's t-th feature go
+    from entry_start[c] + row_pointer[chunk_pointer[c] + c + t] to the same with t + 1."""
 
     offsets: NDArray[Any]
     """(entries,) which child of the parent; uint16, or int32 with more than 65,536 children."""
@@ -203,7 +203,8 @@ class ChunkedWeights:
             with scratch.borrow() as (feature_map, seen):
                 fill_entries(
                     *run, parent_tiles, tile_pointer, weight_pointer, tiles.features, tiles.masks,
-                    tiles.weights, feature_map, seen, chunk_pointer, features, row_pointer, offsets, values,
+                    tiles.weights, feature_map, seen, chunk_pointer, features, row_pointer,
+                    offsets, values,
                 )  # fmt: skip
 
         map_threads(fill, runs, n_threads)

@@ -11,7 +11,7 @@ from xmc_core.types import Indices
 
 
 class ScratchPool:
-    """Lends (n_features,) int32 and (n_features / 64,) uint64 zeros; kernels give them back as zeros.
+    """Lends (n_features,) int32 and (n_features / 64,) uint64 zeros; kernels leave them zeros.
 
     As many pairs exist as threads have ever borrowed at once: clearing a million features for each
     of ten thousand clusters would cost more than training them.

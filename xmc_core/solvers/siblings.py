@@ -16,8 +16,8 @@ from xmc_core.types import Doubles, Flags, Floats, Indices, Pointers
 
 LOSSES = {"squared_hinge": SQUARED_HINGE, "hinge": HINGE, "logistic": LOGISTIC}
 
-JOB_COST = 20e6
-"""Non-zeros times tiles that a job should at least have, about 0.2 s of work; smaller clusters share one."""
+JOB_COST = 1e6
+"""Non-zeros times tiles that a job should have, about 0.03 s; smaller clusters share one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,8 +150,9 @@ def solve(job: Job, X: Rows, clusters: Clusters, problem: Problem, scratch: Scra
                 clusters.is_member, clusters.child_pointer, clusters.positive_pointer,
                 clusters.positives, clusters.positive_costs, job.first_parent, job.last_parent,
                 job.first_tile, job.last_tile, LOSSES[problem.loss], problem.cost_negative,
-                np.float32(problem.bias), problem.tol, problem.max_iter, np.float32(problem.threshold),
-                np.uint64(problem.seed), problem.method, problem.vector, feature_map, seen,
+                np.float32(problem.bias), problem.tol, problem.max_iter,
+                np.float32(problem.threshold), np.uint64(problem.seed), problem.method,
+                problem.vector, feature_map, seen,
             )
         )  # fmt: skip
 

@@ -5,6 +5,7 @@ from scipy.sparse import csr_array
 
 from xmc_core.config import DisentangleConfig
 from xmc_core.errors import ShapeError
+from xmc_core.kernels.arguments import read_only
 from xmc_core.kernels.assignment import assign_into, place_nearby_into, top_leaves_into
 from xmc_core.parallel import map_threads, row_blocks
 from xmc_core.tree.label_tree import LabelTree
@@ -85,12 +86,12 @@ def _top_leaves(
     """(n_labels, n_best) leaves of each label, best first, -1 pads; and their counts."""
     n_labels = Y.shape[1]
     by_label = Y.tocsc()
-    label_pointer = by_label.indptr.astype(np.int64, copy=False)
-    samples = by_label.indices.astype(np.int32, copy=False)
-    beam_pointer = beams.indptr.astype(np.int64, copy=False)
-    beam_leaves = beams.indices.astype(np.int32, copy=False)
-    home_pointer = home.indptr.astype(np.int64, copy=False)
-    home_leaves = home.indices.astype(np.int32, copy=False)
+    label_pointer = read_only(by_label.indptr, np.int64)
+    samples = read_only(by_label.indices, np.int32)
+    beam_pointer = read_only(beams.indptr, np.int64)
+    beam_leaves = read_only(beams.indices, np.int32)
+    home_pointer = read_only(home.indptr, np.int64)
+    home_leaves = read_only(home.indices, np.int32)
     leaves = np.empty((n_labels, n_best), np.int32)
     counts = np.empty((n_labels, n_best), np.int32)
 

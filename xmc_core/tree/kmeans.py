@@ -3,6 +3,7 @@
 import numpy as np
 from scipy.sparse import csr_array
 
+from xmc_core.kernels.arguments import read_only
 from xmc_core.kernels.kmeans import split_node, split_subtree
 from xmc_core.kernels.selection import prune_rows_into
 from xmc_core.parallel import map_threads, row_blocks
@@ -36,9 +37,11 @@ def cluster_rows(
         Neighbouring clusters are siblings in the binary tree, and so on up.
     """
     n_rows, n_features = Z.shape
-    pointer = Z.indptr.astype(np.int64, copy=False)
-    indices = Z.indices.astype(np.int32, copy=False)
-    values = Z.data.astype(np.float32, copy=False)
+    # Below the upper nodes the kernels work on their own copies, which are writable, and numba would
+    # compile them again for arrays that are not (memory maps).
+    pointer = np.require(Z.indptr, np.int64, "CW")
+    indices = np.require(Z.indices, np.int32, "CW")
+    values = np.require(Z.data, np.float32, "CW")
     order = np.arange(n_rows, dtype=np.int32)
     bounds = np.array([0, n_rows], np.int64)
     none = np.zeros(n_rows, np.float32)
@@ -83,9 +86,9 @@ def prune_rows(Z: SparseRows, max_features: int, n_threads: int = -1) -> SparseR
     np.cumsum(np.minimum(lengths, max_features), out=pointer[1:])
     indices = np.empty(pointer[-1], np.int32)
     values = np.empty(pointer[-1], np.float32)
-    old_pointer = Z.indptr.astype(np.int64, copy=False)
-    old_indices = Z.indices.astype(np.int32, copy=False)
-    old_values = Z.data.astype(np.float32, copy=False)
+    old_pointer = read_only(Z.indptr, np.int64)
+    old_indices = read_only(Z.indices, np.int32)
+    old_values = read_only(Z.data, np.float32)
 
     def prune(rows: tuple[int, int]) -> None:
         prune_rows_into(old_pointer, old_indices, old_values, *rows, pointer, indices, values)

@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from xmc_core.encoder import tokens as module
+from xmc_core.encoder.tokens import tokenize
+from xmc_core.errors import EncoderError
+
+TEXTS = ["t0w0 t1w1", "", "T0W0s " * 30, "strange words", "t2w2"]
+
+
+def test_holds_what_the_tokeniser_says(tiny_tokenizer):
+    store = tokenize(TEXTS, tiny_tokenizer, 16)
+    expected = [tiny_tokenizer(text, truncation=True, max_length=16)["input_ids"] for text in TEXTS]
+    assert [store.ids[a:b].tolist() for a, b in zip(store.offsets, store.offsets[1:], strict=False)] == expected
+    assert store.ids.dtype == np.int32
+
+
+def test_blocks_make_no_difference(tiny_tokenizer, monkeypatch):
+    whole = tokenize(TEXTS, tiny_tokenizer, 16)
+    monkeypatch.setattr(module, "BLOCK", 2)
+    pieces = tokenize(TEXTS, tiny_tokenizer, 16)
+    assert_array_equal(pieces.ids, whole.ids)
+    assert_array_equal(pieces.offsets, whole.offsets)
+
+
+def test_keeps_the_special_tokens_of_a_long_text(tiny_tokenizer):
+    store = tokenize(["t0w0 " * 100], tiny_tokenizer, 8)
+    assert len(store.ids) == 8
+    assert (store.ids[0], store.ids[-1]) == (tiny_tokenizer.cls_token_id, tiny_tokenizer.sep_token_id)
+
+
+def test_pads_to_the_longest_of_the_rows_asked_for(tiny_tokenizer):
+    store = tokenize(TEXTS, tiny_tokenizer, 16)
+    ids, mask = store.padded(np.array([4, 0]))
+    assert mask.tolist() == [[True, True, True, False], [True] * 4]
+    assert ids[0, 3] == store.pad
+    assert_array_equal(ids[1], store.ids[: store.offsets[1]])
+
+
+def test_takes_some_texts(tiny_tokenizer):
+    store = tokenize(TEXTS, tiny_tokenizer, 16)
+    some = store.take(np.array([4, 1, 2]))
+    assert len(some) == 3
+    for row, text in enumerate((4, 1, 2)):
+        assert_array_equal(some.padded(np.array([row]))[0], store.padded(np.array([text]))[0])
+
+
+def test_an_empty_text_still_is_a_row(tiny_tokenizer):
+    tiny = tokenize([""], tiny_tokenizer, 8)
+    assert tiny.lengths.tolist() == [2]
+
+
+def test_no_texts_are_no_rows(tiny_tokenizer):
+    assert len(tokenize([], tiny_tokenizer, 8)) == 0
+
+
+def test_asks_for_a_padding_token(tiny_tokenizer, monkeypatch):
+    monkeypatch.setattr(tiny_tokenizer, "_pad_token", None, raising=False)
+    monkeypatch.setitem(tiny_tokenizer._special_tokens_map, "pad_token", None)
+    with pytest.raises(EncoderError, match="no padding token"):
+        tokenize(["t0w0"], tiny_tokenizer, 8)
