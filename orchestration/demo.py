@@ -34,7 +34,6 @@ from xmc_core.reporting import duration, number
 
 COST = {"seconds", "peak_memory_mb", "bytes"}
 SHOWN_FACTS = 3
-TEXT_WIDTH = 100
 
 
 class Lines:
@@ -50,7 +49,9 @@ class Lines:
 
         self.failure: str | None = None
         self._began: dict[str, float] = {}
-        self._live = Live(console=console, refresh_per_second=8, transient=True)
+        self._live = Live(
+            console=console, refresh_per_second=8, transient=True, redirect_stderr=False
+        )
 
     def __enter__(self) -> "Lines":
         self._live.__enter__()
@@ -81,9 +82,9 @@ class Lines:
             self._show(step, text.splitlines()[0] if text else "")
 
     def _show(self, step: str, text: str) -> None:
-        line = Text.assemble(
-            (step.ljust(self.width), "bold"), "  ", (text, "dim"), overflow="ellipsis", no_wrap=True
-        )
+        room = max(20, self.console.width - self.width - 6)
+        told = text if len(text) <= room else text[: room - 1] + "…"
+        line = Text.assemble((step.ljust(self.width), "bold"), "  ", (told, "dim"))
         self._live.update(Spinner("dots", text=line))
 
     def _done(self, step: str) -> None:
@@ -196,10 +197,9 @@ def show_results(console: Console, project: DvcProject, dataset: str, lines: Lin
         "\n[bold]Five questions, and the five best labels of the final model[/bold] (✓ right)"
     )
     for example in examples:
-        text = " ".join(example["text"].split())
-        console.print(
-            Text(f"\n  {text[:TEXT_WIDTH]}{'…' if len(text) > TEXT_WIDTH else ''}", style="italic")
-        )
+        text = Text("  " + " ".join(example["text"].split()), style="italic")
+        console.print()
+        console.print(text, no_wrap=True, overflow="ellipsis")
         for label, score, right in example["labels"]:
             mark = ("✓", "green") if right else (" ", "")
             console.print(Text.assemble("    ", mark, f" {score:6.3f}  {label}"))
@@ -207,10 +207,14 @@ def show_results(console: Console, project: DvcProject, dataset: str, lines: Lin
     champion = lines.metadata["champion"]
     name, version = champion["model"], champion["champion_version"]
     report = (project.paths(dataset).reports / "report.html").relative_to(project.folder)
-    console.print(f"\n[bold]Model[/bold]   {name}, version {version}, alias champion")
-    console.print(f"        mlflow.pyfunc.load_model({champion['uri']!r}).predict(['some text'])")
-    console.print(f"[bold]Report[/bold]  {report}")
-    console.print(f"[bold]UIs[/bold]     make ui (Dagster on {DAGSTER_UI}, MLflow on {LOCAL_UI})")
+    console.print()
+    for title, told in (
+        ("Model", f"{name}, version {version}, alias champion"),
+        ("", f"mlflow.pyfunc.load_model({champion['uri']!r}).predict(['some text'])"),
+        ("Report", str(report)),
+        ("UIs", f"make ui (Dagster on {DAGSTER_UI}, MLflow on {LOCAL_UI})"),
+    ):
+        console.print(Text.assemble((f"{title:<8}", "bold"), told), soft_wrap=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -83,7 +83,12 @@ class StageRun:
                 process = subprocess.Popen(
                     self.command,
                     cwd=self.folder,
-                    env={**self.environment, EVENTS_VARIABLE: str(events_file)},
+                    # Unbuffered, or what DVC says would come after what the stage says.
+                    env={
+                        **self.environment,
+                        "PYTHONUNBUFFERED": "1",
+                        EVENTS_VARIABLE: str(events_file),
+                    },
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
@@ -123,11 +128,9 @@ class StageRun:
                 sys.stderr.write(line)
 
     def _failure(self, code: int) -> str:
-        reason = self.error or (
-            f"killed by signal {-code}"
-            if code < 0
-            else f"ended with exit code {code} and no word of its own"
-        )
+        by_dvc = [line for line in self.last_lines if line.startswith("ERROR: ")]
+        silent = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        reason = self.error or (by_dvc[-1].removeprefix("ERROR: ") if by_dvc else silent)
         return "\n".join([f"{self.name}: {reason}", "", "Its last lines:", *self.last_lines])
 
 

@@ -77,6 +77,12 @@ class DatasetConfig:
         _require(
             self.source in SOURCES, "dataset.source", f"one of {', '.join(SOURCES)}", self.source
         )
+        _require(
+            self.source != "python-api" or len(self.packages) > 0,
+            "dataset.packages",
+            'a list of import names, or ["*"] for all, with the source python-api',
+            list(self.packages),
+        )
         _require(0 < self.test_share < 1, "dataset.test_share", "between 0 and 1", self.test_share)
         _require(
             self.min_label_count >= 1, "dataset.min_label_count", "at least 1", self.min_label_count

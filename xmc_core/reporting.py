@@ -81,10 +81,40 @@ class Recorder(Reporter):
         self.events.append({"event": event, **values})
 
 
-class StageReporter(Reporter):
+class TerminalReporter(Reporter):
+    """A line an event on standard error; on a terminal, progress is a bar that moves in place."""
+
+    def __init__(self, title: str = "") -> None:
+        self.title = f"{title:>18}  " if title else ""
+        self._moving = False
+
+    def emit(self, event: str, **values: Any) -> None:
+        self.show({"event": event, **values})
+
+    def show(self, event: Json) -> None:
+        """Print what `event` says, if it says anything."""
+        if not (text := describe(event)):
+            return
+        in_place = event["event"] == "progress" and sys.stderr.isatty()
+        self.close()
+        if in_place:
+            print(f"{self.title}{bar(event)} {text}", end="", file=sys.stderr, flush=True)
+            self._moving = True
+        else:
+            print(f"{self.title}{text}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Wipe the bar away, if there is one."""
+        if self._moving:
+            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+            self._moving = False
+
+
+class StageReporter(TerminalReporter):
     """Writes JSON lines for programs and short lines for people."""
 
     def __init__(self, stage: str, dataset: str, *, quiet: bool = False) -> None:
+        super().__init__(stage)
         self.stage = stage
         self.dataset = dataset
         self.quiet = quiet
@@ -105,13 +135,24 @@ class StageReporter(Reporter):
         if self._file is not None:
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-        if not self.quiet and (text := describe(line)):
-            print(f"{self.stage:>18}  {text}", file=sys.stderr, flush=True)
+        if event == "failed":
+            self.close()  # the error itself travels on, and whoever catches it says so
+        elif not self.quiet:
+            self.show(line)
 
     def finished(self) -> None:
         self.emit(
             "finished", seconds=time.monotonic() - self._began, peak_memory_mb=peak_memory_mb()
         )
+
+
+def bar(event: Json, width: int = 24) -> str:
+    """
+    >>> bar({"done": 1, "total": 4}, width=8)
+    '━━──────'
+    """
+    full: int = round(width * min(1.0, event["done"] / max(1, event["total"])))
+    return "━" * full + "─" * (width - full)
 
 
 def describe(event: Json) -> str:

@@ -14,7 +14,6 @@ from orchestration.partitions import datasets
 from orchestration.resources import MlflowTracking, TrackedRun
 from orchestration.stage_run import StageError, StageRun
 from xmc_core.config import to_mapping
-from xmc_core.metrics.ranking import plain_name
 from xmc_core.reporting import describe
 
 RETRY_SECONDS = 30
@@ -130,7 +129,7 @@ def record_evaluation(project: DvcProject, dataset: str, tracked: TrackedRun) ->
     """Hand the figures and the report to MLflow, from the files that DVC shows as well."""
     reports = project.paths(dataset).reports
     for model, values in read_metrics(reports).items():
-        tracked.metrics({plain_name(name): value for name, value in values.items()}, prefix=model)
+        tracked.metrics(values, prefix=model)
     tracked.files(reports, "report")
     tracked.files(project.folder / "params.yaml")
 

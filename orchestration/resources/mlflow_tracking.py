@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import dagster as dg
 
 from orchestration.metadata import flat
+from xmc_core.metrics.ranking import plain_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -194,7 +195,7 @@ class TrackedRun:
         self.finish(failed=kind is not None)
 
     def metrics(self, values: Mapping[str, float], *, prefix: str, step: int = 0) -> None:
-        """Log numbers under `<prefix>/<name>`; names must be MLflow's already."""
+        """Log numbers under `<prefix>/<name>`, `P@1` as `precision_at_1`: MLflow refuses `@`."""
         if self.client is None or not values:
             return
         from time import time
@@ -203,7 +204,8 @@ class TrackedRun:
 
         now = int(time() * 1000)
         points = [
-            Metric(f"{prefix}/{name}", float(value), now, step) for name, value in values.items()
+            Metric(f"{prefix}/{plain_name(name)}", float(value), now, step)
+            for name, value in values.items()
         ]
         self._try(lambda client: client.log_batch(self.id, metrics=points))
 

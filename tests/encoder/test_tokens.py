@@ -3,8 +3,15 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from xmc_core.encoder import tokens as module
-from xmc_core.encoder.tokens import tokenize
+from xmc_core.encoder.tokens import cut_to
 from xmc_core.errors import EncoderError
+
+
+
+def tokenize(texts, tokenizer, max_length):
+    cut_to(max_length, tokenizer)
+    return module.tokenize(texts, tokenizer, max_length)
+
 
 TEXTS = ["t0w0 t1w1", "", "T0W0s " * 30, "strange words", "t2w2"]
 
@@ -59,4 +66,4 @@ def test_asks_for_a_padding_token(tiny_tokenizer, monkeypatch):
     monkeypatch.setattr(tiny_tokenizer, "_pad_token", None, raising=False)
     monkeypatch.setitem(tiny_tokenizer._special_tokens_map, "pad_token", None)
     with pytest.raises(EncoderError, match="no padding token"):
-        tokenize(["t0w0"], tiny_tokenizer, 8)
+        cut_to(8, tiny_tokenizer)

@@ -17,11 +17,16 @@ from orchestration.sensors import data_or_settings_changed
 
 GRAPH = defs.resolve_asset_graph()
 PROJECT = DvcProject.here()
+PROMOTED = dg.AssetCheckKey(dg.AssetKey("champion"), "challenger_was_promoted")
 AFTER_DVC = {"registered_model": {"rankers", "evaluation"}, "champion": {"registered_model"}}
 
 
 def names(keys) -> set[str]:
     return {key.path[-1] for key in keys}
+
+
+def _step(key: dg.AssetCheckKey) -> str:
+    return f"{key.asset_key.path[-1]}_{key.name}"
 
 
 def test_every_stage_is_an_asset_with_its_edges_and_its_words():
@@ -62,11 +67,14 @@ def test_jobs_select_what_their_names_say():
 
 
 def test_checks_run_with_the_job_and_the_serious_ones_block():
-    keys = defs.resolve_job_def("train_and_register").asset_layer.selected_asset_check_keys or (
-        GRAPH.asset_check_keys
-    )
+    job = defs.resolve_job_def("train_and_register")
+    assert {key for key in GRAPH.asset_check_keys if _step(key) in job.graph.node_dict} | {
+        PROMOTED
+    } == GRAPH.asset_check_keys  # that one is reported by its asset itself
     blocking = {
-        (key.asset_key.path[-1], key.name) for key in keys if GRAPH.get(key).blocking
+        (key.asset_key.path[-1], key.name)
+        for key in GRAPH.asset_check_keys
+        if GRAPH.get_check_spec(key).blocking
     }
     assert blocking == {
         ("dataset", "rows_and_labels_are_sound"),

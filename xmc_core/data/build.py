@@ -56,7 +56,7 @@ def build_dataset(
         )
     if test_given and in_test.keys().isdisjoint(known):
         raise DataError(
-            f"{test.source}: none of its labels occurs in {train.source}; nothing could be measured. "
+            f"{test.source}: none of its labels occurs in {train.source}, nothing can be measured. "
             "Check that both spell labels alike, or leave out the test file to hold out a share."
         )
     unseen = sorted(kept & in_test.keys() - in_train.keys())
@@ -148,6 +148,8 @@ def _matrix(documents: Documents, numbers: Mapping[str, int], n_labels: int) -> 
     columns = renumbered[documents.labels]
     pointer = np.concatenate([[0], np.cumsum(columns >= 0)])[documents.pointer]
     columns = columns[columns >= 0]
+    if len(columns) <= np.iinfo(np.int32).max:
+        pointer = pointer.astype(np.int32)  # else scipy widens the columns too
     matrix = csr_array(
         (np.ones(len(columns), np.float32), columns, pointer), shape=(len(documents), n_labels)
     )

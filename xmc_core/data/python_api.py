@@ -80,8 +80,9 @@ def read_python_api(
 ) -> PythonApi:
     """Read installed packages, named as one imports them; `*` stands for all.
 
-    Labels seen fewer than `min_label_count` times are left out, and so is a document that has no
-    label then. Of documents with the same text the first one is kept, in the order of the files.
+    A document whose labels are all seen fewer than `min_label_count` times is left out; the rare
+    labels of the others are `build_dataset`'s to leave out. Of documents with the same text the
+    first one is kept, in the order of the files.
 
     Raises DataError if a package is not installed or has no Python source.
     """
@@ -104,8 +105,8 @@ def read_python_api(
     collector = Collector("python-api")
     homes = []
     for text, (home, labels) in unique.items():
-        if frequent := [label for label in labels if counts[label] >= min_label_count]:
-            collector.add(text, frequent)
+        if any(counts[label] >= min_label_count for label in labels):
+            collector.add(text, labels)
             homes.append(home)
     if not homes:
         raise DataError(
@@ -121,7 +122,6 @@ def read_python_api(
         "documented_functions": n_documents,
         "same_text": n_documents - len(unique),
         "without_frequent_label": len(unique) - len(homes),
-        "rare_labels": sum(count < min_label_count for count in counts.values()),
     }
     return PythonApi(collector.finish(), homes, facts)
 

@@ -51,11 +51,11 @@ def read_documents(
     path = Path(path)
     collector = Collector(str(path))
     wrong = 0
-    for number, line in _text_lines(path, report, on_error):
+    for number, line in text_lines(path, report, on_error):
         try:
             collector.add(*_parse_document(line))
         except DataError as error:
-            on_error(_at(path, number, str(error)))
+            on_error(line_error(path, number, str(error)))
             wrong += 1
     documents = collector.finish()
     if len(documents) == 0 and wrong == 0:
@@ -66,11 +66,11 @@ def read_documents(
 def read_texts(path: Path | str, *, report: Reporter = SILENT) -> Iterator[str]:
     """Yield the texts of a file of documents; `labels` may be absent."""
     path = Path(path)
-    for number, line in _text_lines(path, report, raise_error):
+    for number, line in text_lines(path, report, raise_error):
         try:
-            yield _text_of(_parse_object(line))
+            yield _text_of(parse_object(line))
         except DataError as error:
-            raise _at(path, number, str(error)) from None
+            raise line_error(path, number, str(error)) from None
 
 
 def read_label_names(path: Path | str, *, on_error: OnError = raise_error) -> dict[str, str]:
@@ -81,11 +81,11 @@ def read_label_names(path: Path | str, *, on_error: OnError = raise_error) -> di
     """
     path = Path(path)
     names: dict[str, str] = {}
-    for number, line in _text_lines(path, SILENT, on_error):
+    for number, line in text_lines(path, SILENT, on_error):
         label, tab, name = line.partition("\t")
         if not tab or not label:
             on_error(
-                _at(
+                line_error(
                     path,
                     number,
                     "expected `id<TAB>name`, a label as in the documents and its name.",
@@ -93,7 +93,7 @@ def read_label_names(path: Path | str, *, on_error: OnError = raise_error) -> di
             )
         elif name.strip() and names.setdefault(label, name.strip()) != name.strip():
             on_error(
-                _at(
+                line_error(
                     path,
                     number,
                     f"label {label!r} is called {names[label]!r} further up; keep one of them.",
@@ -109,7 +109,7 @@ def read_label_names(path: Path | str, *, on_error: OnError = raise_error) -> di
 
 
 def _parse_document(line: str) -> tuple[str, list[str]]:
-    content = _parse_object(line)
+    content = parse_object(line)
     text = _text_of(content)
     if "labels" not in content:
         raise DataError(f'the key "labels" is missing; the line must look like {EXAMPLE}.')
@@ -128,7 +128,8 @@ def _parse_document(line: str) -> tuple[str, list[str]]:
     return text, [_checked(label, "labels") for label in labels]
 
 
-def _parse_object(line: str) -> dict[str, Any]:
+def parse_object(line: str) -> dict[str, Any]:
+    """A line that holds a JSON object; DataError for anything else."""
     try:
         content = json.loads(line)
     except json.JSONDecodeError as error:
@@ -172,11 +173,12 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:40]} ..."
 
 
-def _at(path: Path, line: int, problem: str) -> DataError:
+def line_error(path: Path, line: int, problem: str) -> DataError:
+    """An error that says where it is."""
     return DataError(f"{path}, line {line:,}: {problem}")
 
 
-def _text_lines(path: Path, report: Reporter, on_error: OnError) -> Iterator[tuple[int, str]]:
+def text_lines(path: Path, report: Reporter, on_error: OnError) -> Iterator[tuple[int, str]]:
     """Yield (line number, line) of all lines that are neither blank nor broken."""
     number = 0
     try:
@@ -187,7 +189,7 @@ def _text_lines(path: Path, report: Reporter, on_error: OnError) -> Iterator[tup
                 kind = MAGIC.get(line[:2]) if number == 1 else None
                 looks = f" (it looks like {kind})" if kind else ""
                 on_error(
-                    _at(
+                    line_error(
                         path,
                         number,
                         f"byte {error.start + 1} is not UTF-8{looks}; convert the file, "

@@ -86,6 +86,8 @@ def plan_levels(tree: LabelTree, config: EncoderConfig) -> list[LevelPlan]:
     else:
         levels = list(range(1, config.levels + 1))
 
+    if not levels:
+        return []
     for level in levels:
         if sizes[level - 1] > MAX_HEAD_NODES:
             way_out = "set tree.max_leaf_size higher" if config.leaf_only else f"set encoder.levels to {level - 1}"
@@ -95,7 +97,7 @@ def plan_levels(tree: LabelTree, config: EncoderConfig) -> list[LevelPlan]:
             )
     for name in ("steps", "learning_rate"):
         values = getattr(config, name)
-        if levels and len(values) > len(levels):
+        if len(values) > len(levels):
             raise ConfigError(
                 f"encoder.{name} lists {len(values)} values but {len(levels)} levels are fine-tuned; "
                 "give one value for all of them, or one each."

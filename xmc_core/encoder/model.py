@@ -16,7 +16,7 @@ from torch import Tensor
 from xmc_core.config import EncoderConfig
 from xmc_core.encoder.batches import encoding_batches
 from xmc_core.encoder.device import autocast, pick_device, resolve_dtype, run_jobs
-from xmc_core.encoder.tokens import TokenStore, tokenize
+from xmc_core.encoder.tokens import TokenStore, cut_to, tokenize
 from xmc_core.encoder.weights import resolve_encoder, sha256
 from xmc_core.errors import ConfigError, EncoderError, StoreError
 from xmc_core.persistence import read_store, write_store
@@ -65,6 +65,7 @@ class TextEncoder:
     def _open(cls, folder: Path, pooling: str, max_length: int, device: torch.device | None) -> "TextEncoder":
         device = device or pick_device()
         model, tokenizer = _read(folder)
+        cut_to(max_length, tokenizer)
         # Dropout stays off while training too (eval mode): see finetune.py.
         model.to(device).eval()
         return cls(model, tokenizer, pooling, max_length, device)

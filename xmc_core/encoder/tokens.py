@@ -63,21 +63,29 @@ class TokenStore:
         return ids, mask
 
 
+def cut_to(max_length: int, tokenizer: Any) -> None:
+    """Make a tokeniser cut texts to `max_length` tokens, without padding them.
+
+    Once, when it is loaded, as this alters the tokeniser, and a server's threads share it. Raises
+    EncoderError if it has no padding token.
+    """
+    if tokenizer.pad_token_id is None:
+        raise EncoderError(
+            f"the tokeniser in {tokenizer.name_or_path} has no padding token; name one (pad_token) "
+            "in its tokenizer_config.json."
+        )
+    tokenizer.backend_tokenizer.enable_truncation(max_length)
+    tokenizer.backend_tokenizer.no_padding()
+
+
 def tokenize(
     texts: Sequence[str], tokenizer: Any, max_length: int, report: Reporter = SILENT
 ) -> TokenStore:
     """Turn texts into ids, each cut to `max_length` tokens with the special ones kept.
 
-    `tokenizer` is a fast one of Hugging Face. Raises EncoderError if it has no padding token.
+    `tokenizer` is a fast one of Hugging Face that `cut_to` has set to the same length.
     """
-    if tokenizer.pad_token_id is None:
-        raise EncoderError(f"{tokenizer.name_or_path} has no padding token; give it one (pad_token).")
     backend = tokenizer.backend_tokenizer
-    if backend.truncation is None or backend.truncation["max_length"] != max_length:
-        # Set once and not per call: it alters the tokeniser, and a server's threads share it.
-        backend.enable_truncation(max_length)
-    backend.no_padding()
-
     characters = max_length * CHARACTERS_PER_TOKEN
     lengths = np.zeros(len(texts) + 1, np.int64)
     parts = []

@@ -17,7 +17,7 @@ from xmc_core.kernels.centroids import centroids_into
 from xmc_core.parallel import map_threads
 from xmc_core.types import SparseRows
 
-BLOCK_ENTRIES = 2**20
+BLOCK_ENTRIES = 2**18
 """Labels are taken in blocks whose positives have together about this many features (more where X
 has more columns, which each block's scratch memory has, too)."""
 
@@ -84,7 +84,7 @@ def label_centroids(
         )  # fmt: skip
         return out_pointer, out_indices[:n].copy(), out_values[:n].copy()
 
-    blocks = blocks_of_work(work, max(BLOCK_ENTRIES, 8 * n_features))
+    blocks = blocks_of_work(work, max(BLOCK_ENTRIES, 4 * n_features))
     rows = map_threads(
         centroids_of, blocks, n_threads, cost=lambda block: float(work[block[1]] - work[block[0]])
     )

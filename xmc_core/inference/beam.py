@@ -90,7 +90,8 @@ def beam_search(
                 indptr, indices, values, first, beam, scores, weights.pointer,
                 weights.chunk_pointer, weights.features, weights.block, weights.entry_start,
                 weights.row_pointer, weights.offsets, weights.values, weights.biases, words, ranks,
-                feature_map, code, linear, names if is_last else _NO_LABELS, vector, found, found_scores,
+                feature_map, code, linear, names if is_last else _NO_LABELS, vector, found,
+                found_scores,
             )  # fmt: skip
             beam, scores = found, found_scores
         return beam, scores
@@ -115,7 +116,7 @@ def _check(
         if weights.n_features != X.shape[1]:
             raise ShapeError(
                 f"X has {X.shape[1]:,} features but level {number} was trained on "
-                f"{weights.n_features:,}; transform texts with the vectoriser that belongs to the model."
+                f"{weights.n_features:,}; use the vectoriser of the model."
             )
         if weights.n_parents != n_nodes:
             raise ShapeError(

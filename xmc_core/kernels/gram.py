@@ -24,13 +24,13 @@ def gram_matrix(
     ids: Indices,
     data: Floats,
     own: Floats,  # (n,) joins the diagonal
-    bias: float,
+    bias: np.float32,
     W: Floats,  # (n_shared, 16) scratch: sixteen rows, spread out, take the place of weights
 ) -> Floats:  # (n, n padded to a multiple of 16); bias² is added to every entry
     n = len(own)
     gram = np.empty((n, (n + LANES - 1) // LANES * LANES), np.float32)
     products = np.empty((1, LANES), np.float32)
-    bias_square = np.float32(bias * bias)
+    bias_square = bias * bias
     W[:] = 0.0
     for first in range(0, n, LANES):
         block = min(LANES, n - first)

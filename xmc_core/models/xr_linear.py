@@ -122,8 +122,10 @@ class XRLinear:
             for number, level in enumerate(self.levels, start=1)
             for name, array in level.arrays().items()
         }
+        settings = to_mapping(self.config)
+        del settings["n_threads"]  # of this machine, not of the model: equal models, equal bytes
         facts = {
-            "config": to_mapping(self.config),
+            "config": settings,
             "features": self.n_features,
             "depth": self.tree.depth,
         }

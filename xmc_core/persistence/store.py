@@ -37,13 +37,15 @@ class Store:
 
     def csr(self, name: str) -> SparseRows:
         """The sparse matrix that was written under `name`."""
-        shape = tuple(self.facts["csr"][name])
-        parts = (
-            self.arrays[f"{name}.data"],
-            self.arrays[f"{name}.indices"],
-            self.arrays[f"{name}.indptr"],
-        )
-        matrix = csr_array(parts, shape=shape, copy=False)
+        pointer = self.arrays[f"{name}.indptr"]
+        if pointer[-1] <= np.iinfo(np.int32).max:
+            pointer = pointer.astype(np.int32)
+        matrix = csr_array(tuple(self.facts["csr"][name]), dtype=self.arrays[f"{name}.data"].dtype)
+        # Set one by one: from pointers of 64 bits csr_array() would copy the mapped column numbers
+        # into 64 bits too.
+        matrix.data = self.arrays[f"{name}.data"]
+        matrix.indices = self.arrays[f"{name}.indices"]
+        matrix.indptr = pointer
         matrix.has_sorted_indices = True
         return matrix
 
@@ -72,6 +74,7 @@ def write_store(
     """
     everything = dict(arrays or {})
     for name, matrix in (matrices or {}).items():
+        matrix = matrix if matrix.has_sorted_indices else matrix.sorted_indices()
         everything[f"{name}.data"] = matrix.data
         everything[f"{name}.indices"] = matrix.indices.astype(np.int32, copy=False)
         everything[f"{name}.indptr"] = matrix.indptr.astype(np.int64, copy=False)

@@ -32,7 +32,11 @@ def _python_api(config: Config, report: Reporter) -> Dataset:
         report=report,
     )
     train, test = split_documents(read.documents, read.files, config.dataset.test_share)
-    # Labels are counted over both parts, and already frequent enough.
     return build_dataset(
-        train, test, test_given=False, report=report, facts={"source": "python-api", **read.facts}
+        train,
+        test,
+        test_given=False,
+        min_label_count=config.dataset.min_label_count,
+        report=report,
+        facts={"source": "python-api", **read.facts},
     )

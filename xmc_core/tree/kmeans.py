@@ -37,11 +37,11 @@ def cluster_rows(
         Neighbouring clusters are siblings in the binary tree, and so on up.
     """
     n_rows, n_features = Z.shape
-    # Below the upper nodes the kernels work on their own copies, which are writable, and numba would
-    # compile them again for arrays that are not (memory maps).
-    pointer = np.require(Z.indptr, np.int64, "CW")
-    indices = np.require(Z.indices, np.int32, "CW")
-    values = np.require(Z.data, np.float32, "CW")
+    # Writable, as are the copies that the kernels make for the lower nodes: numba would compile the
+    # kernels again for arrays that are not (memory maps).
+    pointer = np.require(Z.indptr, np.int64, ["C", "W"])
+    indices = np.require(Z.indices, np.int32, ["C", "W"])
+    values = np.require(Z.data, np.float32, ["C", "W"])
     order = np.arange(n_rows, dtype=np.int32)
     bounds = np.array([0, n_rows], np.int64)
     none = np.zeros(n_rows, np.float32)

@@ -1,0 +1,166 @@
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_array_equal
+from scipy.sparse import csr_array
+
+from tests.reference import encoder as reference
+from xmc_core.config import EncoderConfig
+from xmc_core.encoder import finetune
+from xmc_core.encoder.finetune import LevelPlan, plan_levels, train_level_head, trainable_weights
+from xmc_core.encoder.head import Head, LevelTargets
+from xmc_core.encoder.model import TextEncoder
+from xmc_core.errors import ConfigError
+from xmc_core.reporting import Recorder
+from xmc_core.tree import LabelTree
+
+PLAN = LevelPlan(level=2, steps=6, learning_rate=1e-3)
+
+
+@pytest.fixture
+def task(planted, tree):
+    """The leaf level: four nodes below two, candidates below the true parent."""
+    targets = tree.targets(planted[1])
+    return LevelTargets(targets[1], tree.pointers[1], targets[0])
+
+
+def train(config, planted, task, plan=PLAN, **kwargs):
+    """Returns the encoder, the head and the curve after training from fresh weights."""
+    encoder = TextEncoder.pretrained(config)
+    head = Head.random(task.targets.shape[1], encoder.n_dims, seed=0)
+    tokens = encoder.tokenize(planted[0])
+    curve = train_level_head(encoder, head, tokens, task, plan, config, **kwargs)
+    return encoder, head, curve
+
+
+def weights(encoder, head):
+    return [p.detach().numpy().copy() for p in (*encoder.model.parameters(), *head.parameters())]
+
+
+def test_the_first_loss_is_the_references(config, planted, task, tiny_tokenizer):
+    encoder = TextEncoder.pretrained(config)
+    head = Head.random(4, encoder.n_dims, seed=0)
+    tokens = encoder.tokenize(planted[0])
+    rows = next(finetune.training_batches(tokens.lengths, config.batch_size, 1, config.seed * 1_000_003 + 2))
+    weight, bias = head.weight.detach().numpy(), head.bias.detach().numpy()
+    expected = []
+    for row in rows:
+        nodes, true = reference.candidates(task.targets.toarray(), task.pointer, task.active.toarray(), row)
+        vector = reference.embedding(encoder.model, tiny_tokenizer, planted[0][row], 16, "mean")
+        expected.append(reference.row_loss(vector, weight, bias, nodes, true, "squared_hinge"))
+    curve = train_level_head(encoder, head, tokens, task, LevelPlan(2, 1, 1e-3), config)
+    assert curve[0].loss == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+def test_same_seed_same_bytes_on_any_number_of_threads(config, planted, task):
+    encoder, head, curve = train(config, planted, task, n_threads=1)
+    again = train(config, planted, task, n_threads=3)
+    assert again[2] == curve
+    for one, other in zip(weights(encoder, head), weights(*again[:2]), strict=True):
+        assert_array_equal(one, other)
+
+
+def test_another_seed_gives_another_encoder(config, planted, task, tiny_folder):
+    other = EncoderConfig(
+        name=str(tiny_folder), max_length=16, batch_size=8, batch_tokens=64, precision="fp32", seed=1
+    )
+    assert train(config, planted, task)[2] != train(other, planted, task)[2]
+
+
+def test_the_gradient_does_not_depend_on_how_the_batch_is_cut(config, planted, task, monkeypatch):
+    monkeypatch.setattr(finetune, "CPU_PARTS", 1)
+    _, _, whole = train(config, planted, task)
+    monkeypatch.setattr(finetune, "CPU_PARTS", 3)
+    _, _, parts = train(config, planted, task)
+    assert [p.loss for p in parts] == pytest.approx([p.loss for p in whole], rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["squared_hinge", "bce"])
+def test_lowers_the_loss_on_planted_data(tiny_folder, planted, task, loss):
+    config = EncoderConfig(
+        name=str(tiny_folder), max_length=16, batch_size=16, batch_tokens=64, precision="fp32", loss=loss,
+        head_learning_rate=1e-2,
+    )  # fmt: skip
+    _, _, curve = train(config, planted, task, LevelPlan(2, 60, 3e-3))
+    first, last = (np.mean([p.loss for p in part]) for part in (curve[:10], curve[-10:]))
+    assert last < 0.5 * first
+
+
+def test_every_weight_moves_but_the_word_vectors(config, planted, task):
+    before = TextEncoder.pretrained(config)
+    encoder, head, _ = train(config, planted, task)
+    table = encoder.model.get_input_embeddings().weight
+    assert torch.equal(table, before.model.get_input_embeddings().weight)
+    trained = {id(w) for w in trainable_weights(encoder)}
+    moved = [
+        not torch.equal(now, then)
+        for now, then in zip(encoder.model.parameters(), before.model.parameters(), strict=True)
+        if id(now) in trained and "bias" not in repr(now)
+    ]
+    assert np.mean(moved) > 0.9
+    assert not torch.equal(head.weight, Head.random(4, encoder.n_dims, seed=0).weight)
+
+
+def test_each_step_is_a_point_and_the_rate_returns_to_near_zero(config, planted, task):
+    report = Recorder()
+    curve = train(config, planted, task, first_step=100, report=report)[2]
+    assert [point.step for point in curve] == list(range(101, 107))
+    assert [event["step"] for event in report.events if event["event"] == "curve"] == list(range(101, 107))
+    assert curve[-1].learning_rate < curve[1].learning_rate == PLAN.learning_rate
+
+
+def test_a_long_curve_is_thinned_but_ends_with_the_last_step(config, planted, task, monkeypatch):
+    monkeypatch.setattr(finetune, "POINTS", 3)
+    curve = train(config, planted, task, LevelPlan(2, 11, 1e-3))[2]
+    assert [point.step for point in curve] == [3, 6, 9, 11]
+
+
+def test_rows_without_any_label_do_no_harm(config, planted, tree):
+    Y = csr_array(planted[1] * 0)
+    Y.eliminate_zeros()
+    targets = tree.targets(Y)
+    task = LevelTargets(targets[1], tree.pointers[1], targets[0])
+    encoder, head, curve = train(config, planted, task)
+    assert all(point.loss == 0 for point in curve)
+    assert all(np.isfinite(w).all() for w in weights(encoder, head))
+
+
+# What the plan refuses, it refuses before anything is loaded.
+
+
+def plan(tree, **changes):
+    return plan_levels(tree, EncoderConfig(**changes))
+
+
+def test_plans_the_levels_from_the_top(tree):
+    assert tree.level_sizes == (2, 4, 12)
+    assert plan(tree, levels=2, steps=(5, 7), learning_rate=(1e-4,)) == [LevelPlan(1, 5, 1e-4), LevelPlan(2, 7, 1e-4)]
+    assert [p.level for p in plan(tree, levels=3)] == [1, 2, 3]
+
+
+def test_no_levels_are_a_frozen_encoder(tree):
+    assert plan(tree, levels=0) == []
+
+
+def test_leaf_only_is_the_level_of_the_clusters(tree):
+    assert [p.level for p in plan(tree, leaf_only=True, levels=3)] == [2]
+    flat = LabelTree.from_leaves([[0, 1, 2]], branching=2)
+    assert [p.level for p in plan(flat, leaf_only=True)] == [1]
+
+
+def test_refuses_more_levels_than_the_tree_has(tree):
+    with pytest.raises(ConfigError, match=r"encoder\.levels is 4 but the tree has 3 levels \(2, 4, 12 nodes\)"):
+        plan(tree, levels=4)
+
+
+@pytest.mark.parametrize("name", ["steps", "learning_rate"])
+def test_refuses_lists_longer_than_the_levels(tree, name):
+    with pytest.raises(ConfigError, match=rf"encoder\.{name} lists 3 values but 2 levels are fine-tuned"):
+        plan(tree, levels=2, **{name: (1, 1, 1)})
+
+
+@pytest.mark.parametrize("changes", [{"levels": 3}, {"leaf_only": True}])
+def test_refuses_levels_too_wide_for_a_head(tree, monkeypatch, changes):
+    monkeypatch.setattr(finetune, "MAX_HEAD_NODES", 3)
+    with pytest.raises(ConfigError, match=r"level 2 of the tree has 4 nodes.*at most 3"):
+        plan(tree, **changes)

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from xmc_core.kernels import simd
+from xmc_core.kernels._compile import kernel
+from xmc_core.kernels.lanes import GRADIENT_MAX, GRADIENT_MIN, LANES, LIVE, MARGIN, N_STATE
+
+BIAS = np.float32(0.7)
+
+
+@kernel
+def all_pieces(vector, hinge, W, ids, data, out, state, coefficient, beta, squares, own, F, gram):
+    simd.dot(vector, W, ids, data, 2, len(ids), out, 1)
+    simd.axpy(vector, W, ids, data, 2, len(ids), out, 1)
+    masks = np.zeros(len(W) + len(beta), np.int64)
+    for row in range(len(W)):
+        masks[row] = simd.above(vector, W, row, np.float32(0.5))
+    for row in range(len(beta)):
+        state[MARGIN] = out[1] * np.float32(row - 5)
+        masks[len(W) + row] = simd.step(
+            vector, hinge, state, coefficient, beta, row, squares[row], own[row], BIAS
+        )
+    simd.rank_update(vector, F, gram, ids[:4], beta[:4], len(F))
+    return masks
+
+
+def arguments(n_entries):
+    rng = np.random.default_rng(3)
+
+    def normal(*shape):
+        return rng.normal(size=shape).astype(np.float32)
+
+    state = np.zeros((N_STATE, LANES), np.float32)
+    state[GRADIENT_MAX], state[GRADIENT_MIN] = -3e38, 3e38
+    state[LIVE, :13] = 1
+    coefficient = normal(20, LANES)
+    coefficient[rng.random(coefficient.shape) < 0.2] = 0
+    beta = (np.sign(coefficient) * rng.random(coefficient.shape)).astype(np.float32)
+    beta[rng.random(beta.shape) < 0.5] = 0
+    beta = np.clip(beta, -np.abs(coefficient), np.abs(coefficient))
+    ids = rng.permutation(30)[:n_entries].astype(np.int32)
+    squares, own = np.abs(normal(20)), np.abs(normal(20))
+    return [
+        normal(30, LANES), ids, normal(n_entries), normal(2, LANES), state, coefficient, beta,
+        squares, own, normal(30, LANES), normal(30, 32),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("hinge", [False, True])
+@pytest.mark.parametrize("n_entries", [4, 5, 9, 22])
+def test_vector_code_agrees_with_its_plain_twin(hinge, n_entries):
+    fast, plain = arguments(n_entries), arguments(n_entries)
+    fast_masks = all_pieces(True, hinge, *fast)
+    plain_masks = all_pieces(False, hinge, *plain)
+    assert_array_equal(fast_masks, plain_masks)
+    for left, right in zip(fast, plain, strict=True):
+        assert_allclose(left, right, rtol=1e-4, atol=1e-5)
+
+
+def test_the_vector_code_is_what_runs_here():
+    assert simd.HAVE_VECTOR_CODE
+
+
+def test_dot_and_axpy_are_what_numpy_says():
+    W, ids, data, out, *rest = arguments(9)
+    before = W.copy()
+    all_pieces(True, False, W, ids, data, out, *rest)
+    expected = data[2:] @ before[ids[2:]]
+    assert_allclose(out[1], expected, rtol=1e-5, atol=1e-5)
+    before[ids[2:]] += data[2:, None] * expected
+    assert_allclose(W, before, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,255 @@
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.sparse import csr_array
+
+from tests.reference import linear as reference
+from xmc_core.config import Config
+from xmc_core.errors import ConfigError, DataError, ShapeError, StoreError
+from xmc_core.inference.reach import recall_of_beam
+from xmc_core.models.xr_linear import XRLinear, disentangled, train_levels, train_xr_linear
+from xmc_core.reporting import Recorder
+from xmc_core.tree import LabelTree
+
+N, D, LABELS = 150, 200, 40
+CONFIG = Config().replace(
+    **{"tree.branching": 16, "tree.max_leaf_size": 5, "disentangle.max_clusters": 1, "n_threads": 2}
+)
+EXACT = {"rankers.tol": 1e-5, "rankers.max_iter": 20_000, "rankers.threshold": [0.0]}
+
+
+@pytest.fixture(scope="module", name="data")
+def topics():
+    """Rows of words that their labels prefer."""
+    rng = np.random.default_rng(21)
+    Y = (rng.random((N, LABELS)) < 0.05).astype(np.float32)
+    Y[np.arange(N), rng.integers(0, LABELS, N)] = 1
+    words = (rng.random((LABELS, D)) < 0.04).astype(np.float32)
+    X = (Y @ words) * (rng.random((N, D)) < 0.7) + (rng.random((N, D)) < 0.01)
+    X /= np.maximum(np.linalg.norm(X, axis=1, keepdims=True), 1e-9)
+    return csr_array(X.astype(np.float32)), csr_array(Y)
+
+
+@pytest.fixture(scope="module", name="model")
+def trained(data):
+    return train_xr_linear(*data, CONFIG)
+
+
+def assert_same(left, right):
+    assert_array_equal(left.labels, right.labels)
+    assert_array_equal(left.scores, right.scores)
+
+
+def test_agrees_with_the_reference(data):
+    X, Y = data
+    config = CONFIG.replace(**EXACT)
+    model = train_xr_linear(X, Y, config)
+    tree = model.tree
+    assert tree.depth == 2
+    targets = [matrix.toarray() for matrix in tree.targets(Y)]
+    dense_X = X.toarray().astype(float)
+    levels = []
+    for t, pointer in enumerate(tree.pointers):
+        active = targets[t - 1] > 0 if t else None  # teacher forcing
+        levels.append((pointer, *reference.train_level(dense_X, targets[t], pointer, active)))
+    for (_, W, b), weights in zip(levels, model.levels, strict=True):
+        assert_allclose(weights.to_dense()[0], W, atol=2e-3)
+        assert_allclose(weights.to_dense()[1], b, atol=2e-3)
+
+    found = model.predict(X, top_k=3)
+    for row in range(N):
+        wanted = reference.beam_search(
+            dense_X[row], levels, beam_size=10, top_k=3, post_processor=["l3-hinge"] * 2,
+            slot_labels=tree.slot_labels,
+        )  # fmt: skip
+        assert_allclose(found.scores[row], [score for _, score in wanted], atol=5e-3)
+
+
+def test_learns_what_there_is_to_learn(data, model):
+    X, Y = data
+    best = model.predict(X, top_k=1).labels[:, 0]
+    assert Y.toarray()[np.arange(N), best].mean() > 0.95
+
+
+def test_is_identical_on_one_thread_and_on_many(data, model):
+    alone = train_xr_linear(*data, CONFIG.replace(n_threads=1))
+    for one, many in zip(alone.levels, model.levels, strict=True):
+        for name, array in one.arrays().items():
+            assert_array_equal(many.arrays()[name], array)
+    assert_same(alone.predict(data[0]), model.predict(data[0]))
+
+
+@pytest.mark.parametrize("clusters", [1, 2])
+def test_a_loaded_model_answers_as_the_one_that_was_saved(data, tmp_path, clusters):
+    X, Y = data
+    model = train_xr_linear(X, Y, CONFIG.replace(**{"disentangle.max_clusters": clusters}))
+    model.save(tmp_path / "model")
+    loaded = XRLinear.load(tmp_path / "model")
+    assert_same(loaded.predict(X), model.predict(X))
+    assert_same(loaded.predict(X[:3]), model.predict(X[:3]))
+    assert loaded.config == model.config.replace(n_threads=-1)  # a matter of the machine
+    assert_array_equal(loaded.tree.slot_labels, model.tree.slot_labels)
+
+
+def test_saving_twice_gives_the_same_bytes(model, tmp_path):
+    model.save(tmp_path / "one")
+    model.save(tmp_path / "two")
+    model.save(tmp_path / "two")  # over itself
+    for file in sorted((tmp_path / "one").rglob("*.*")):
+        twin = tmp_path / "two" / file.relative_to(tmp_path / "one")
+        assert twin.read_bytes() == file.read_bytes()
+
+
+def test_a_damaged_or_foreign_folder_is_refused(model, tmp_path):
+    with pytest.raises(StoreError, match=r"no manifest\.json"):
+        XRLinear.load(tmp_path)
+    model.save(tmp_path / "model")
+    with pytest.raises(StoreError, match="holds a label-tree, not a xr-linear"):
+        XRLinear.load(tmp_path / "model" / "tree")
+    (tmp_path / "model" / "level1.biases.npy").unlink()
+    with pytest.raises(StoreError, match=r"level1\.biases\.npy is missing"):
+        XRLinear.load(tmp_path / "model")
+
+
+def test_callers_at_the_same_time_get_their_own_answers(data, model):
+    X, _ = data
+    expected = model.predict(X)
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda i: model.predict(X[i : i + 1]), range(N)))
+    for i, answer in enumerate(answers):
+        assert_array_equal(answer.labels[0], expected.labels[i])
+        assert_array_equal(answer.scores[0], expected.scores[i])
+
+
+def test_matcher_aware_negatives_come_from_the_beam(data):
+    X, Y = data
+    changes = {"rankers.negatives": [["teacher_forcing"], ["teacher_forcing", "matcher_aware"]]}
+    config = CONFIG.replace(**EXACT, **changes, **{"inference.beam_size": 2})
+    model = train_xr_linear(X, Y, config)
+    tree = model.tree
+    beam = model.predict_leaves(X, 2).toarray() > 0
+    targets = [matrix.toarray() for matrix in tree.targets(Y)]
+    active = beam | (targets[0] > 0)
+    W, b = reference.train_level(X.toarray().astype(float), targets[1], tree.pointers[1], active)
+    assert_allclose(model.levels[1].to_dense()[0], W, atol=2e-3)
+    assert_allclose(model.levels[1].to_dense()[1], b, atol=2e-3)
+
+
+def test_given_rows_are_seen(data):
+    X, Y = data
+    config = CONFIG.replace(**EXACT, **{"rankers.negatives": [["teacher_forcing"], ["given"]]})
+    tree = train_xr_linear(X, Y, CONFIG).tree
+    everything = csr_array(np.ones((N, tree.n_leaves), np.float32))
+    model = train_xr_linear(X, Y, config, tree=tree, given={2: everything})
+    targets = tree.targets(Y)[1].toarray()
+    W, _ = reference.train_level(X.toarray().astype(float), targets, tree.pointers[1], None)
+    assert_allclose(model.levels[1].to_dense()[0], W, atol=2e-3)
+    with pytest.raises(ConfigError, match="pass `given=`"):
+        train_xr_linear(X, Y, config, tree=tree)
+
+
+def test_beams_hold_the_nodes_of_a_level(data, model):
+    X, _ = data
+    leaves = model.predict_leaves(X, 3)
+    assert leaves.shape == (N, model.tree.n_leaves)
+    assert np.all(np.diff(leaves.indptr) == 3)
+    assert model.predict_nodes(X, 0).toarray().tolist() == [[1.0]] * N
+    assert model.predict_nodes(X, 2, 7).shape == (N, model.tree.n_slots)
+
+
+def test_a_single_level_is_one_against_all(data):
+    X, Y = data
+    model = train_xr_linear(X, Y, CONFIG.replace(**{"tree.max_leaf_size": 100}))
+    assert model.tree.depth == 1
+    assert model.predict_leaves(X, 5).toarray().tolist() == [[1.0]] * N
+    assert len(set(model.predict(X[:1], top_k=LABELS).labels[0])) == LABELS
+
+
+def test_labels_can_live_in_several_clusters(data, model):
+    X, Y = data
+    overlapping = disentangled(
+        XRLinear(
+            model.tree,
+            model.levels,
+            CONFIG.replace(**{"disentangle.max_clusters": 2}),
+            model.n_features,
+        ),
+        X,
+        Y,
+    )
+    assert overlapping.tree.n_slots > LABELS
+    found = overlapping.predict(X, top_k=LABELS, beam_size=50)
+    for labels in found.labels:
+        named = labels[labels >= 0]
+        assert len(set(named)) == len(named)
+
+
+def test_the_config_asks_for_disentangling(data):
+    X, Y = data
+    config = CONFIG.replace(**{"disentangle.max_clusters": 2})
+    assert train_xr_linear(X, Y, config).tree.n_slots > LABELS
+    tree = train_xr_linear(X, Y, CONFIG).tree
+    assert train_xr_linear(X, Y, config, tree=tree).tree is tree
+
+
+def test_recall_of_the_beam_counts_reachable_labels():
+    tree = LabelTree.from_leaves([[0, 1], [1, 2], [3]], branching=8)
+    Y = csr_array(np.array([[1, 1, 0, 0], [0, 1, 0, 1], [0, 0, 0, 0]], np.float32))
+    beams = csr_array(np.array([[0, 1, 0], [1, 1, 0], [0, 0, 1]], np.float32))
+    assert recall_of_beam(tree, Y, beams) == 2 / 4  # row 0 reaches label 1; row 1 label 1
+    assert recall_of_beam(tree, csr_array((3, 4), dtype=np.float32), beams) == 1
+
+
+def test_stored_zeros_in_y_are_not_labels(data):
+    X, Y = data
+    columns = np.tile(np.arange(LABELS), N)
+    full = csr_array((Y.toarray().reshape(-1), columns, np.arange(N + 1) * LABELS), Y.shape)
+    assert full.nnz == N * LABELS
+    from_full = train_xr_linear(X, full, CONFIG)
+    assert_same(from_full.predict(X), train_xr_linear(X, Y, CONFIG).predict(X))
+
+
+def test_says_what_it_does_level_by_level(data):
+    recorder = Recorder()
+    train_xr_linear(*data, CONFIG, report=recorder)
+    texts = [event["text"] for event in recorder.events]
+    assert any(text.startswith("level 2 of 2: 40 classifiers") for text in texts)
+
+
+def test_outcomes_are_plain_facts(data):
+    X, Y = data
+    tree = train_xr_linear(X, Y, CONFIG).tree
+    (_, first), (_, second) = train_levels(X, Y, tree, CONFIG)
+    assert first.classifiers == tree.level_sizes[0]
+    assert second.not_converged == 0
+    assert json.dumps(second.nnz)
+
+
+def test_names_both_sizes_when_samples_do_not_match(data):
+    X, Y = data
+    with pytest.raises(ShapeError, match=r"X has 150 rows but Y has 149"):
+        train_xr_linear(X, Y[:149], CONFIG)
+
+
+def test_names_both_sizes_when_the_tree_or_its_features_do_not_match(data, model):
+    X, Y = data
+    with pytest.raises(ShapeError, match=r"Y has 39 labels but the tree has 40"):
+        train_xr_linear(X, csr_array(Y[:, :39]), CONFIG, tree=model.tree)
+    with pytest.raises(ShapeError, match=r"Y has 40 labels but label_features has 39 rows"):
+        train_xr_linear(X, Y, CONFIG, label_features=csr_array((39, 5), dtype=np.float32))
+    with pytest.raises(ShapeError, match=r"X has 199 features but level 1 was trained on 200"):
+        model.predict(csr_array(X[:, :199]))
+
+
+def test_refuses_what_cannot_work(data, model):
+    X, Y = data
+    for name in ("top_k", "beam_size"):
+        with pytest.raises(ConfigError, match=rf"{name} must be at least 1, got 0"):
+            model.predict(X, **{name: 0})
+    broken = X.copy()
+    broken.data[0] = np.inf
+    with pytest.raises(DataError, match="infinity"):
+        train_xr_linear(broken, Y, CONFIG)

@@ -1,0 +1,183 @@
+"""From a bundle to a champion that answers: real models in a real MLflow store."""
+
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from orchestration.assets import champion, registered_model
+from orchestration.assets.champion import CHECK
+from orchestration.dvc_project import DvcProject
+from orchestration.mlflow_model.registry import MD5, STATUS, aliased, model_name
+from orchestration.partitions import datasets
+from tests.orchestration.stores import predictions, small_dataset
+from xmc_core.config import config_from_mapping, to_mapping
+from xmc_core.features.tfidf import fit_tfidf
+from xmc_core.models import PipelineModel, train_xr_linear
+
+DATASET = datasets.get_partition_keys()[0]
+NAME = model_name(DATASET)
+CONFIG = config_from_mapping(
+    {
+        "tfidf": {"min_df": 1},
+        "tree": {"branching": 4, "max_leaf_size": 4},
+        "disentangle": {"max_clusters": 1},
+        "inference": {"top_k": 5},
+    },
+    "tests",
+)
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    data = small_dataset()
+    vectorizer, X_train = fit_tfidf(data.train_texts, CONFIG.tfidf)
+    model = train_xr_linear(X_train, data.Y_train, CONFIG)
+    return PipelineModel(vectorizer, model, data.label_names)
+
+
+@pytest.fixture
+def project(tmp_path, bundle):
+    """Everything that precedes the registry, in small."""
+    params = {"datasets": [DATASET], "settings": {DATASET: to_mapping(CONFIG)}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    (tmp_path / "dvc.yaml").write_text((DvcProject.here().folder / "dvc.yaml").read_text())
+    project = DvcProject(root=str(tmp_path))
+    small_dataset().save(project.out("dataset", DATASET))
+    bundle.save(project.out("rankers", DATASET) / "bundle")
+    return project
+
+
+def trained(project: DvcProject, *, right: float, md5: str, data_md5: str = "d" * 32) -> None:
+    """As if the stages had run: predictions of this quality, these md5s in dvc.lock."""
+    predictions(right=right).save(project.out("rankers", DATASET) / "predictions")
+    md5s = {"dataset": data_md5, "rankers": md5}
+    stages = {
+        f"{stage}@{DATASET}": {"outs": [{"path": stage, "md5": f"{value}.dir"}]}
+        for stage, value in md5s.items()
+    }
+    (project.folder / "dvc.lock").write_text(yaml.safe_dump({"stages": stages}))
+
+
+@pytest.fixture
+def register(project, mlflow, instance):
+    """Materialise both assets; their metadata by name, and whether the check was satisfied."""
+
+    def register():
+        outcome = dg.materialize(
+            [dg.AssetSpec("rankers"), dg.AssetSpec("evaluation"), registered_model, champion],
+            partition_key=DATASET,
+            instance=instance,
+            resources={"project": project, "mlflow": mlflow},
+        )
+        found = {
+            event.asset_key.path[-1]: {
+                name: value.value for name, value in event.materialization.metadata.items()
+            }
+            for event in outcome.get_asset_materialization_events()
+        }
+        (check,) = outcome.get_asset_check_evaluations()
+        assert check.check_name == CHECK
+        return found, check
+
+    return register
+
+
+def aliases(mlflow) -> dict[str, int]:
+    client = mlflow.client()
+    named = {name: aliased(client, NAME, name) for name in ("challenger", "champion", "previous")}
+    return {name: int(version.version) for name, version in named.items() if version}
+
+
+def test_versions_move_through_the_aliases_as_the_gate_decides(project, register, mlflow):
+    trained(project, right=0.6, md5="a" * 32)
+    found, check = register()
+    assert found["registered_model"]["version"] == 1
+    assert not found["registered_model"]["reused"]
+    assert found["champion"]["promoted"]
+    assert check.passed
+    assert aliases(mlflow) == {"challenger": 1, "champion": 1}
+
+    # The same bundle again: nothing new.
+    found, check = register()
+    assert found["registered_model"]["reused"]
+    assert found["champion"]["champion_version"] == 1
+    assert aliases(mlflow) == {"challenger": 1, "champion": 1}
+
+    # A much worse one: registered, and refused.
+    trained(project, right=0.1, md5="b" * 32)
+    found, check = register()
+    assert found["registered_model"]["version"] == 2
+    assert found["champion"]["champion_version"] == 1
+    assert not found["champion"]["promoted"]
+    assert "worse than the champion" in found["champion"]["reason"]
+    assert not check.passed
+    assert check.severity == dg.AssetCheckSeverity.WARN
+    assert aliases(mlflow) == {"challenger": 2, "champion": 1}
+    assert mlflow.client().get_model_version(NAME, "2").tags[STATUS] == "refused"
+
+    # A better one: promoted, and the way back is kept.
+    trained(project, right=0.9, md5="c" * 32)
+    found, check = register()
+    assert found["champion"]["promoted"]
+    assert check.passed
+    assert aliases(mlflow) == {"challenger": 3, "champion": 3, "previous": 1}
+    assert "| P@1 |" in found["champion"]["comparison"]
+
+    # Other data: the champion's bundle has to answer the present test split.
+    trained(project, right=0.9, md5="e" * 32, data_md5="f" * 32)
+    found, _ = register()
+    assert found["champion"]["challenger_version"] == 4
+    assert "comparison" in found["champion"]
+
+
+def test_a_version_leads_back_to_where_it_came_from(project, register, mlflow):
+    trained(project, right=0.6, md5="a" * 32)
+    register()
+    version = mlflow.client().get_model_version(NAME, "1")
+    run = mlflow.client().get_run(version.run_id)
+    assert version.tags[f"{MD5}rankers"] == "a" * 32
+    assert version.tags["dagster.run_id"] == run.data.tags["dagster.run_id"]
+    assert version.tags["dataset"] == DATASET
+    assert version.tags["git.commit"]
+    assert run.data.params["tree.max_leaf_size"] == "4"
+
+
+def test_the_champion_answers_texts_with_names_and_scores(project, register, mlflow, bundle):
+    import mlflow as library
+
+    trained(project, right=0.6, md5="a" * 32)
+    register()
+    model = library.pyfunc.load_model(f"models:/{NAME}@champion")
+    texts = ["train text 3", "nothing that was ever seen"]
+    expected = bundle.named(bundle.predict(texts, top_k=2))
+
+    answers = model.predict(texts, params={"top_k": 2})
+    assert [list(zip(a["labels"], a["scores"], strict=True)) for a in answers] == expected
+    assert model.predict(pd.DataFrame({"text": texts}), params={"top_k": 2}) == answers
+    frame = pd.DataFrame({"id": [1, 2], "text": texts})
+    assert model.predict(frame[["text", "id"]], params={"top_k": 2}) == answers
+    assert len(model.predict(texts)[0]["labels"]) == CONFIG.inference.top_k
+
+    signature = model.metadata.signature
+    assert [p.name for p in signature.params.params] == ["top_k", "beam_size"]
+    requirements = library.pyfunc.get_model_dependencies(f"models:/{NAME}@champion")
+    pinned = Path(requirements).read_text()
+    assert f"numpy=={np.__version__}" in pinned
+    assert "torch" not in pinned
+
+
+def test_without_a_bundle_the_message_says_what_to_run(project, mlflow, instance):
+    outcome = dg.materialize(
+        [dg.AssetSpec("rankers"), dg.AssetSpec("evaluation"), registered_model],
+        partition_key=DATASET,
+        instance=instance,
+        resources={"project": project, "mlflow": mlflow},
+        raise_on_error=False,
+    )
+    assert not outcome.success
+    (failure,) = (e for e in outcome.all_events if e.is_step_failure)
+    assert "materialise `rankers` first" in failure.step_failure_data.user_failure_data.description

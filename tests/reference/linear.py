@@ -1,0 +1,116 @@
+"""Linear rankers and beam search by general-purpose optimisers, loops and dense matrices."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+Dense = NDArray[np.float64]
+
+
+def loss_value(loss: str, margins: Dense) -> Dense:
+    if loss == "squared_hinge":
+        return np.maximum(0, 1 - margins) ** 2
+    if loss == "hinge":
+        return np.maximum(0, 1 - margins)
+    return np.logaddexp(0, -margins)
+
+
+def objective(loss: str, X: Dense, y: Dense, costs: Dense, w: Dense) -> float:
+    """||w||² / 2 + sum of costs * loss; the bias is the last weight, X has its column."""
+    return float(0.5 * w @ w + costs @ loss_value(loss, y * (X @ w)))
+
+
+def train(loss: str, X: Dense, y: Dense, costs: Dense, bias: float) -> Dense:
+    """Weights of one classifier, the bias weight last."""
+    X = np.hstack([X, np.full((len(X), 1), bias)])
+    if loss == "logistic":
+        return _minimise(lambda w: _logistic(X, y, costs, w), np.zeros(X.shape[1]))
+    # The dual: min a'(K + D)a / 2 - sum(a), 0 <= a <= U.
+    hinge = loss == "hinge"
+    K = (y[:, None] * X) @ (y[:, None] * X).T + (0 if hinge else np.diag(0.5 / costs))
+    bounds = [(0, c if hinge else None) for c in costs]
+    alpha = _minimise(lambda a: (0.5 * a @ K @ a - a.sum(), K @ a - 1), np.zeros(len(X)), bounds)
+    return X.T @ (alpha * y)
+
+
+def _logistic(X: Dense, y: Dense, costs: Dense, w: Dense) -> tuple[float, Dense]:
+    slope = -costs * y / (1 + np.exp(y * (X @ w)))
+    return objective("logistic", X, y, costs, w), w + X.T @ slope
+
+
+def _minimise(function, start: Dense, bounds=None) -> Dense:
+    options = {"maxiter": 20_000, "maxfun": 200_000, "ftol": 1e-15, "gtol": 1e-9}
+    found = minimize(function, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    return found.x
+
+
+def train_level(
+    X: Dense,
+    targets: Dense,
+    pointer: Sequence[int],
+    active: NDArray[np.bool_] | None,
+    *,
+    loss: str = "squared_hinge",
+    cost: float = 1.0,
+    cost_negative: float = 1.0,
+    bias: float = 1.0,
+    relevance: str = "none",
+) -> tuple[Dense, Dense]:
+    """(children, features) weights and (children,) biases: one classifier after the other."""
+    shares = normalise_rows(targets, relevance)
+    W = np.zeros((targets.shape[1], X.shape[1]))
+    b = np.full(targets.shape[1], -1.0)
+    for parent in range(len(pointer) - 1):
+        for child in range(pointer[parent], pointer[parent + 1]):
+            positive = targets[:, child] != 0
+            rows = positive | (active[:, parent] if active is not None else True)
+            if not rows.any():
+                continue
+            y = np.where(positive, 1.0, -1.0)[rows]
+            costs = np.where(positive, cost * shares[:, child], cost_negative)[rows]
+            w = train(loss, X[rows], y, costs, bias)
+            W[child], b[child] = w[:-1], w[-1] * bias
+    return W, b
+
+
+def normalise_rows(matrix: Dense, kind: str) -> Dense:
+    if kind == "none":
+        return (matrix != 0).astype(float)
+    norm = {"l1": np.sum, "l2": lambda row: np.sqrt(np.sum(row**2)), "max": np.max}[kind]
+    return np.array([row / norm(row) if row.any() else row for row in matrix])
+
+
+def factor(margin: float, post_processor: str) -> float:
+    if post_processor == "sigmoid":
+        return 1 / (1 + np.exp(-margin))
+    power = int(post_processor[1])  # l3-hinge
+    return np.exp(-(max(0.0, 1 - margin) ** power))
+
+
+def beam_search(
+    x: Dense,
+    levels: Sequence[tuple[Sequence[int], Dense, Dense]],
+    *,
+    beam_size: int,
+    top_k: int,
+    post_processor: Sequence[str],
+    slot_labels: Sequence[int] | None = None,
+) -> list[tuple[int, float]]:
+    """Best (label or node, score) of one row; `levels` are (pointer, W, biases)."""
+    beam = [(0, 1.0)]
+    for number, ((pointer, W, b), name) in enumerate(
+        zip(levels, post_processor, strict=True), start=1
+    ):
+        scores: dict[int, float] = {}
+        for node, above in beam:
+            for child in range(pointer[node], pointer[node + 1]):
+                margin = float(W[child] @ x + b[child])
+                score = margin if name == "none" else above * factor(margin, name)
+                is_slot = number == len(levels) and slot_labels is not None
+                key = slot_labels[child] if is_slot else child
+                scores[key] = max(score, scores.get(key, -np.inf))
+        ordered = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+        beam = ordered[: top_k if number == len(levels) else beam_size]
+    return beam

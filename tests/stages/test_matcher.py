@@ -1,0 +1,68 @@
+import json
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from scipy.sparse import csr_array
+
+from xmc_core.config import Config
+from xmc_core.data import Dataset
+from xmc_core.stages.inputs import Inputs
+from xmc_core.stages.paths import ProjectPaths
+from xmc_core.stages.runner import run_stage
+
+CONFIG = Config().replace(
+    **{"tfidf.min_df": 1, "tree.max_leaf_size": 2, "tree.branching": 2, "disentangle.beam_size": 2}
+)
+WORDS = ["wine", "dog", "tree", "car", "moon", "fish"]
+
+
+@pytest.fixture
+def paths(tmp_path) -> ProjectPaths:
+    paths = ProjectPaths(tmp_path, "toy")
+    rng = np.random.default_rng(0)
+    Y = (rng.random((60, 6)) < 0.4).astype(np.float32)
+    texts = [" ".join(np.array(WORDS)[row > 0]) or "nothing" for row in Y]
+    half = csr_array(Y[:40]), csr_array(Y[40:])
+    Dataset(texts[:40], texts[40:], WORDS, *half).save(paths.out("dataset"))
+    for stage in ("tfidf_features", "initial_tree", "matcher"):
+        run_stage(stage, paths, CONFIG, quiet=True)
+    return paths
+
+
+def test_the_matcher_is_written_and_read_back(paths):
+    inputs = Inputs(paths)
+    tree = inputs.initial_tree
+    assert inputs.beams.shape == (40, tree.n_leaves)
+    assert np.all(np.diff(inputs.beams.indptr) == 2)
+    assert inputs.matcher.n_labels == 6
+    found = inputs.predictions("matcher")
+    assert_array_equal(found.labels, inputs.matcher.predict(inputs.X_test).labels)
+
+
+def test_its_facts_say_how_many_labels_the_beam_reaches(paths):
+    facts = json.loads((paths.out("matcher") / "facts.json").read_text())
+    assert facts["leaves"] == Inputs(paths).initial_tree.n_leaves
+    assert 0.5 < facts["recall_of_beam"] <= 1
+
+
+def test_the_disentangled_tree_reaches_more(paths):
+    facts = run_stage("disentangled_tree", paths, CONFIG, quiet=True)
+    inputs = Inputs(paths)
+    tree = inputs.disentangled_tree
+    assert facts["slots"] == tree.n_slots > 6
+    assert len(tree.labels_without_leaf()) == 0
+    before = json.loads((paths.out("matcher") / "facts.json").read_text())
+    assert facts["recall_of_beam"] >= before["recall_of_beam"]
+    assert inputs.predictions("disentangled_tree").labels.shape[0] == 20
+
+
+def test_every_run_on_any_number_of_threads_writes_the_same_bytes(paths):
+    def content(stage):
+        files = sorted(paths.out(stage).rglob("*.*"))
+        return {str(file): file.read_bytes() for file in files}
+
+    before = content("matcher")
+    run_stage("matcher", paths, CONFIG.replace(n_threads=1), quiet=True)
+    after = content("matcher")
+    assert [name for name in before if before[name] != after[name]] == []

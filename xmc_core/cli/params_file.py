@@ -1,0 +1,125 @@
+"""Adding a data set to params.yaml without disturbing what people wrote there.
+
+The file is edited as text: a YAML library would lose comments or re-flow lines. Afterwards the
+result is read as YAML and compared with what was there plus the addition; if that is not what came
+out, nothing is written and the user is told what to add.
+"""
+
+import re
+from typing import Any
+
+import yaml
+
+from xmc_core.errors import ConfigError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+MERGE = "<<"
+
+
+def check_name(name: str) -> None:
+    """A data set's name is a folder, a DVC stage id, a Dagster partition and a YAML key."""
+    if not NAME.fullmatch(name) or not isinstance(yaml.safe_load(name), str):
+        raise ConfigError(
+            f"{name!r} cannot be a data set's name: use letters, digits, - and _, starting with a "
+            "letter or digit, and nothing that YAML takes for a number or a truth value."
+        )
+
+
+def has_dataset(text: str, name: str) -> bool:
+    """Is it listed, or does it have settings?"""
+    params = yaml.safe_load(text) or {}
+    return name in (params.get("datasets") or []) or name in (params.get("settings") or {})
+
+
+def add_dataset(text: str, name: str, preset: str) -> str:
+    """The text of params.yaml with `name` listed, and with the settings of `preset`.
+
+    Raises ConfigError if there is no such preset, or the file is written in a way that cannot be
+    extended safely.
+    """
+    before: dict[str, Any] = yaml.safe_load(text) or {}
+    presets = before.get("presets") or {}
+    if preset not in presets:
+        raise ConfigError(
+            f"params.yaml has no presets.{preset}; it knows {', '.join(presets) or 'none'}."
+        )
+    anchor = re.search(rf"^\s+{re.escape(preset)}:\s*&(\S+)", text, re.MULTILINE)
+    settings = [
+        f"{name}:",
+        f"  <<: *{anchor[1] if anchor else preset}",
+        "  dataset: {source: files}",
+    ]
+
+    after = _extended(text, "datasets", [f"- {name}"], before.get("datasets"))
+    after = _extended(after, "settings", settings, before.get("settings"))
+    wanted = {
+        **before,
+        "datasets": [*(before.get("datasets") or []), name],
+        "settings": {
+            **(before.get("settings") or {}),
+            name: {**presets[preset], "dataset": {"source": "files"}},
+        },
+    }
+    try:
+        found = yaml.safe_load(after)
+    except yaml.YAMLError:
+        found = None
+    if found != wanted:
+        raise ConfigError(
+            "params.yaml is written in a way that cannot be extended safely; add these lines "
+            f"yourself: `- {name}` under `datasets:`, and `{name}: {{<<: *{preset}, dataset: "
+            "{source: files}}` under `settings:`."
+        )
+    return after
+
+
+def preset_of(text: str, name: str) -> str | None:
+    """The preset that a data set's settings start from, if it names one by `<<: *preset`."""
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    presets = _entries(_entries(root).get("presets"))
+    own = _entries(_entries(_entries(root).get("settings")).get(name))
+    # An alias is the very node that it refers to.
+    return next((p for p, node in presets.items() if node is own.get(MERGE)), None)
+
+
+def _entries(node: yaml.Node | None) -> dict[str, yaml.Node]:
+    if not isinstance(node, yaml.MappingNode):
+        return {}
+    return {key.value: value for key, value in node.value}
+
+
+def _extended(text: str, key: str, addition: list[str], present: Any) -> str:
+    """Append lines to the block under a top-level key."""
+    lines = text.splitlines()
+    start = next((n for n, line in enumerate(lines) if re.match(rf"{key}\s*:", line)), None)
+    if start is None:
+        lines += ["", f"{key}:"]
+        start = len(lines) - 1
+    head, _, inline = lines[start].partition(":")
+    inline, _, comment = inline.partition("#")
+    if inline.strip() in ("[]", "{}", "null", "~"):
+        lines[start] = f"{head}:" + (f" #{comment}" if comment else "")
+    elif inline.strip().startswith("[") and inline.strip().endswith("]") and addition[1:] == []:
+        items = [*inline.strip()[1:-1].split(","), addition[0].removeprefix("- ")]
+        flow = ", ".join(item.strip() for item in items)
+        lines[start] = f"{head}: [{flow}]" + (f" #{comment}" if comment else "")
+        return "\n".join(lines) + "\n"
+
+    last = start
+    for number in range(start + 1, len(lines)):
+        line = lines[number]
+        if re.match(r"[^\s#-]|---", line):  # the next key; a list may stand at the margin
+            break
+        if line.strip() and not line.startswith("#"):
+            last = number
+    indent = _indent(lines[start + 1 : last + 1]) if present else "  "
+    lines[last + 1 : last + 1] = [f"{indent}{line}" for line in addition]
+    return "\n".join(lines) + "\n"
+
+
+def _indent(block: list[str]) -> str:
+    """That of the first entry."""
+    first = next(
+        (line for line in block if line.strip() and not line.lstrip().startswith("#")), "  "
+    )
+    return first[: len(first) - len(first.lstrip())]
