@@ -110,6 +110,7 @@ class DvcProject(dg.ConfigurableResource):
             described = subprocess.run(
                 ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"],
                 cwd=self.root,
+                env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},  # only look
                 capture_output=True,
                 text=True,
                 check=True,

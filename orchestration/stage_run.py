@@ -37,8 +37,8 @@ class StageError(Exception):
     def __init__(self, message: str, *, explained: bool) -> None:
         super().__init__(message)
         self.explained = explained
-        """The stage itself said why. Where it could not (killed, out of memory), a second try may
-        succeed."""
+        """The stage said why, or DVC why it did not start it. Where neither could (killed, out of
+        memory), a second try may succeed."""
 
 
 class StageRun:
@@ -111,7 +111,8 @@ class StageRun:
                 _stop(process)
                 self.seconds = time.monotonic() - began
         if process.returncode != 0:
-            raise StageError(self._failure(process.returncode), explained=self.error is not None)
+            explained = self.error is not None or not self.started
+            raise StageError(self._failure(process.returncode), explained=explained)
 
     def _take(self, event: Mapping[str, Any]) -> None:
         if event["event"] == "started":

@@ -8,7 +8,9 @@ Where a value may differ from level to level of the tree it is a list, last leve
 2 at the label level and 1 at every level above it, whatever the depth of the tree.
 """
 
+import contextlib
 import dataclasses
+import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -44,6 +46,10 @@ def per_level(values: tuple[Value, ...], depth: int) -> tuple[Value, ...]:
 def _require(condition: bool, name: str, rule: str, value: object) -> None:
     if not condition:
         raise ConfigError(f"{name} must be {rule}, got {value!r}.")
+
+
+def _require_some(values: tuple[Any, ...], name: str) -> None:
+    _require(len(values) > 0, name, "a value, or a list with at least one", [])
 
 
 def _require_each(values: tuple[Any, ...], allowed: tuple[str, ...], name: str) -> None:
@@ -149,6 +155,7 @@ class TreeConfig:
     def __post_init__(self) -> None:
         _require(self.branching >= 2, "tree.branching", "at least 2", self.branching)
         _require(self.max_leaf_size >= 1, "tree.max_leaf_size", "at least 1", self.max_leaf_size)
+        _require(self.seed >= 0, "tree.seed", "0 or more", self.seed)
         _require(self.max_iter >= 1, "tree.max_iter", "at least 1", self.max_iter)
         _require(self.max_features >= 0, "tree.max_features", "0 (all) or more", self.max_features)
 
@@ -186,6 +193,8 @@ class RankersConfig:
 
     def __post_init__(self) -> None:
         _require(self.loss in LOSSES, "rankers.loss", f"one of {', '.join(LOSSES)}", self.loss)
+        for name in ("cost", "cost_negative", "threshold"):
+            _require_some(getattr(self, name), f"rankers.{name}")
         for name in ("cost", "cost_negative"):
             for value in getattr(self, name):
                 _require(value > 0, f"rankers.{name}", "above 0", value)
@@ -285,7 +294,10 @@ class EncoderConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _require(self.seed >= 0, "encoder.seed", "0 or more", self.seed)
         _require(self.levels >= 0, "encoder.levels", "0 (frozen) or more", self.levels)
+        _require_some(self.steps, "encoder.steps")
+        _require_some(self.learning_rate, "encoder.learning_rate")
         for count in self.steps:
             _require(count >= 1, "encoder.steps", "at least 1", count)
         _require(self.batch_size >= 1, "encoder.batch_size", "at least 1", self.batch_size)
@@ -351,6 +363,7 @@ class Config:
     """Starts every random choice that has no seed of its own."""
 
     def __post_init__(self) -> None:
+        _require(self.seed >= 0, "seed", "0 or more", self.seed)
         _require(
             self.n_threads == -1 or self.n_threads >= 1,
             "n_threads",
@@ -405,12 +418,16 @@ def load_config(
         params, where = read_params(path)
         group, name = ("presets", preset) if preset is not None else ("settings", dataset)
         known = params.get(group) or {}
+        if not isinstance(known, Mapping):
+            raise ConfigError(f"{where}: {group} must be a mapping, got {known!r}.")
         if name not in known:
             raise ConfigError(
                 f"{where} has no {group}.{name}; it knows {', '.join(sorted(known)) or 'none'}."
             )
         values = known[name] or {}
         where = f"{where}, {group}.{name}"
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{where} must be a mapping, got {values!r}.")
         if preset is not None and dataset is not None:
             # The preset decides everything but the data itself.
             own = (params.get("settings") or {}).get(dataset) or {}
@@ -429,8 +446,10 @@ def read_params(path: Path | str | None = None) -> tuple[Json, str]:
         raise ConfigError(
             f"cannot read {file}: {error.strerror}; run from the project's folder."
         ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is not UTF-8 (byte {error.start + 1}); convert it.") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{file} is not valid YAML: {error}") from error
+        raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{file} must hold a mapping with `presets`, `datasets` and `settings`.")
     return content, str(file)
@@ -443,6 +462,8 @@ def _nest(dotted: Mapping[str, Any]) -> Json:
         target = nested
         for group in groups:
             target = target.setdefault(group, {})
+            if not isinstance(target, dict):
+                raise ConfigError(f"overrides: {group} is given a value and parameters of its own.")
         target[last] = value
     return nested
 
@@ -490,10 +511,10 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint is float and isinstance(value, str):
-        try:
-            return float(value)  # YAML 1.1 reads 1e-4 as text
-        except ValueError:
-            pass
+        with contextlib.suppress(ValueError):
+            value = float(value)  # YAML 1.1 reads 1e-4 as text
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{name} must be a finite number, got {value!r}.")
     if (isinstance(value, bool) and hint is not bool) or not isinstance(value, hint):
         raise ConfigError(f"{name} must be of type {hint.__name__}, got {value!r}.")
     return value

@@ -21,7 +21,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,11 +46,11 @@ class Reporter:
 
     def metrics(self, **values: float) -> None:
         """State facts about the result: rows, features, P@1 ..."""
-        self.emit("metrics", values=values)
+        self.emit("metrics", values=_plain(values))
 
     def curve(self, step: int, **values: float) -> None:
         """Add a point to a learning curve."""
-        self.emit("curve", step=step, values=values)
+        self.emit("curve", step=step, values=_plain(values))
 
     def track(self, items: Iterable[Item], total: int, unit: str) -> Iterator[Item]:
         """Yield `items` and tell every few seconds how many of `total` are done."""
@@ -144,6 +144,11 @@ class StageReporter(TerminalReporter):
         self.emit(
             "finished", seconds=time.monotonic() - self._began, peak_memory_mb=peak_memory_mb()
         )
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, float]:
+    """numpy's numbers as Python's own, which JSON can hold."""
+    return {n: v.item() if hasattr(v, "item") else v for n, v in values.items()}
 
 
 def bar(event: Json, width: int = 24) -> str:

@@ -8,6 +8,7 @@ import sys
 
 import dagster as dg
 import pytest
+import yaml
 
 from orchestration.definitions import defs
 from orchestration.dvc_project import DvcProject
@@ -132,11 +133,12 @@ def test_the_sensor_asks_only_for_the_data_set_that_was_touched(one_project):
 def test_the_sensor_sees_changed_settings(one_project):
     _, cursor = look(one_project, None)
     file = one_project.folder / "params.yaml"
-    text = file.read_text()
-    assert "max_leaf_size: 100" in text
-    file.write_text(text.replace("max_leaf_size: 100", "max_leaf_size: 50"))
+    params = yaml.safe_load(file.read_text())
+    first = datasets.get_partition_keys()[0]
+    params["settings"][first]["tree"] = {"max_leaf_size": 7}
+    file.write_text(yaml.safe_dump(params))
     requested, _ = look(one_project, cursor)
-    assert requested == datasets.get_partition_keys()
+    assert requested == [first]
     assert data_or_settings_changed.default_status == dg.DefaultSensorStatus.STOPPED
 
 

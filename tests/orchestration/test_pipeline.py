@@ -146,7 +146,7 @@ def test_dvc_shows_metrics_plots_and_the_graph(copy, first, project):
     plots = call(copy, "dvc", "plots", "show")
     assert plots.returncode == 0, plots.stderr
     page = (copy / ".xmc" / "plots" / "index.html").read_text()
-    for file in ("slices.csv", "recall.csv", "curves.csv"):
+    for file in ("slices.csv", "recall.csv", "metrics.png"):
         assert f"data/reports/{DATASET}/{file}" in page
     dag = call(copy, "dvc", "dag", "--dot").stdout
     assert f'"matcher@{DATASET}" -> "disentangled_tree@{DATASET}"' in dag
@@ -261,6 +261,6 @@ def test_a_broken_line_of_data_is_named_in_dagster_and_mending_it_costs_nothing(
             assert "Its last lines:" in failure.step_failure_data.user_failure_data.description
     finally:
         file.write_text(sound)
-    mended = demo(copy)
+    mended = call(copy, "dvc", "repro")
     assert mended.returncode == 0
-    assert done_lines(mended.stdout)["rankers"].startswith("reused")
+    assert "Running stage" not in mended.stdout

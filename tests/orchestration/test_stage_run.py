@@ -89,6 +89,18 @@ def test_a_killed_stage_is_told_from_one_that_explains_itself(start):
     assert "about to need much memory" in str(raised.value)
 
 
+def test_what_dvc_refuses_to_start_is_not_tried_again(start):
+    run = start("""
+        print("ERROR: failed to reproduce 's@d': missing data 'source': data/artifacts/d/dataset")
+        sys.exit(255)
+    """)
+    with pytest.raises(
+        StageError, match=r"^s@d: failed to reproduce 's@d': missing data"
+    ) as raised:
+        list(run.events())
+    assert raised.value.explained
+
+
 def test_only_the_last_lines_are_kept(start):
     run = start("""
         for i in range(200):

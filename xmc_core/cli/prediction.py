@@ -189,10 +189,11 @@ def _show(text: str, answer: "Answer") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("label", title=text, title_justify="left", title_style="bold")
+    table = Table("label")
     table.add_column("score", justify="right")
     for name, score in answer:
         table.add_row(name, f"{score:.4f}")
+    typer.secho(text, bold=True)
     Console(markup=False).print(table)
 
 

@@ -43,7 +43,7 @@ def build_dataset(
     Raises
     ------
     DataError
-        If no label occurs in train, or (with `test_given`) none of the test labels does.
+        If no label occurs in train, none in test, or (with `test_given`) none in both.
     """
     in_train, in_test = _counts(train), _counts(test)
     kept = {label for label, n in (in_train + in_test).items() if n >= min_label_count}
@@ -53,6 +53,11 @@ def build_dataset(
         raise DataError(
             f"{train.source}: no label occurs{rare}, so there is nothing to learn; "
             'at least one document needs something in "labels".'
+        )
+    if not in_test:
+        raise DataError(
+            f"{test.source}: no document has a label, so nothing could be measured; give a test file "
+            "with labels, or leave it out and hold out a larger share (dataset.test_share)."
         )
     if test_given and in_test.keys().isdisjoint(known):
         raise DataError(

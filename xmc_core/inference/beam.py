@@ -98,12 +98,13 @@ def beam_search(
 
     n_threads = resolve_threads(n_threads)
     block = n_samples if small else min(BLOCK_ROWS, -(-n_samples // n_threads))
-    pieces = map_threads(search, row_blocks(n_samples, max(block, 1)), n_threads)
+    blocks = row_blocks(n_samples, max(block, 1))
+    pieces = [search(blocks[0])] if len(blocks) == 1 else map_threads(search, blocks, n_threads)
     if not pieces:
         return Predictions(np.empty((0, top_k), np.int32), np.empty((0, top_k), np.float32))
     labels = np.concatenate([labels for labels, _ in pieces]) if len(pieces) > 1 else pieces[0][0]
     scores = np.concatenate([scores for _, scores in pieces]) if len(pieces) > 1 else pieces[0][1]
-    return Predictions(labels, path_scores(scores, codes))
+    return Predictions(labels, path_scores(labels, scores, codes))
 
 
 def _check(

@@ -7,7 +7,7 @@ import numpy as np
 from xmc_core.config import POST_PROCESSORS, per_level
 from xmc_core.errors import ConfigError
 from xmc_core.kernels.beam import HINGE_1, HINGE_2, HINGE_3, HINGE_4, NONE, SIGMOID
-from xmc_core.types import Floats
+from xmc_core.types import Floats, Indices
 
 CODES = {
     "none": NONE,
@@ -37,11 +37,8 @@ def works_in_logarithms(codes: Sequence[int]) -> bool:
     return all(code != NONE for code in codes[:-1])
 
 
-def path_scores(best_scores: Floats, codes: Sequence[int]) -> Floats:
-    """What the search leaves, as the scores that users see."""
+def path_scores(labels: Indices, best_scores: Floats, codes: Sequence[int]) -> Floats:
+    """What the search leaves, turned in place into the scores that users see."""
     if works_in_logarithms(codes) and codes[-1] != NONE:
-        padding = np.isneginf(best_scores)
-        scores: Floats = np.exp(best_scores)
-        scores[padding] = -np.inf
-        return scores
+        np.exp(best_scores, out=best_scores, where=labels >= 0)
     return best_scores

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from xmc_core.kernels._compile import kernel
 from xmc_core.kernels.bits import Words, popcount
 from xmc_core.kernels.lanes import LANES
+from xmc_core.kernels.prefetch import prefetch
 from xmc_core.kernels.simd import dot
 from xmc_core.types import Floats, Indices, Pointers
 
@@ -21,6 +22,7 @@ NONE, HINGE_1, HINGE_2, HINGE_3, HINGE_4, SIGMOID = range(6)
 
 ONE = np.uint64(1)
 LOW_SIX = np.uint64(63)
+AHEAD, FAR_AHEAD = 6, 16
 
 
 @kernel
@@ -262,6 +264,13 @@ def add_entries(
     flat = margins.reshape(-1)
     flat[:] = 0.0
     for h in range(n_hits):
+        # The hits are far apart in memory, but known: fetching ahead halves a single row's time.
+        if h + FAR_AHEAD < n_hits:
+            prefetch(row_pointer, hits[h + FAR_AHEAD] + parent)
+        if h + AHEAD < n_hits:
+            e = base + row_pointer[hits[h + AHEAD] + parent]
+            prefetch(offsets, e)
+            prefetch(weights, e)
         row = hits[h] + parent
         x = hit_values[h]
         for e in range(base + row_pointer[row], base + row_pointer[row + 1]):

@@ -11,15 +11,17 @@ def fresh_folder(folder: Path) -> Iterator[Path]:
     """Give a new empty folder beside `folder`, and put it in its place when the block succeeds.
 
     If the block fails, `folder` is as it was and nothing is left over. What a killed process left
-    behind is removed by the next one.
+    behind is removed by the next one, or put back if it was killed between the two renames.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.partial")
+    old = folder.with_name(f".{folder.name}.old")
+    if old.exists() and not folder.exists():
+        old.rename(folder)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
         yield partial
-        old = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
             folder.rename(old)

@@ -162,6 +162,10 @@ def read_manifest(folder: Path | str) -> Json:
             f"{folder} has format version {manifest.get('version')}; "
             f"this release reads {FORMAT_VERSION}."
         )
+    if missing := {"kind", "facts", "arrays"} - manifest.keys():
+        raise StoreError(
+            f"{file} lacks {', '.join(sorted(missing))}; restore or rebuild the folder."
+        )
     content: Json = manifest
     return content
 

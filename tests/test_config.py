@@ -1,0 +1,199 @@
+"""Parameters: where they come from, and what is refused."""
+
+import dataclasses
+import re
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+import yaml
+
+from xmc_core.config import (
+    Config,
+    DatasetConfig,
+    EncoderConfig,
+    RankersConfig,
+    config_from_mapping,
+    load_config,
+    per_level,
+    read_params,
+    to_mapping,
+)
+from xmc_core.errors import ConfigError
+
+PROJECT = Path(__file__).parents[1]
+
+PARAMS = dedent(
+    """\
+    presets:
+      small: &small
+        tree: { branching: 4, max_leaf_size: 10 }
+        rankers: { cost: [1.0, 2.0], threshold: 1e-3 }
+    datasets: [own]
+    settings:
+      own:
+        <<: *small
+        dataset: { test_share: 0.5 }
+    """
+)
+
+
+@pytest.fixture
+def params(tmp_path: Path) -> Path:
+    path = tmp_path / "params.yaml"
+    path.write_text(PARAMS)
+    return path
+
+
+def refused(mapping: dict, match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        config_from_mapping(mapping, "here")
+
+
+def test_every_preset_and_every_data_set_of_the_project_is_sound():
+    params, _ = read_params(PROJECT / "params.yaml")
+    for preset in params["presets"]:
+        load_config(PROJECT / "params.yaml", preset=preset)
+    for dataset in params["datasets"]:
+        load_config(PROJECT / "params.yaml", dataset=dataset)
+        assert {f.name for f in dataclasses.fields(Config)} >= params["settings"][dataset].keys()
+
+
+def test_without_preset_and_data_set_the_defaults_are_used():
+    assert load_config() == Config()
+
+
+def test_a_config_is_the_same_after_yaml(params: Path):
+    config = load_config(params, dataset="own")
+    text = yaml.safe_dump(to_mapping(config))
+    assert config_from_mapping(yaml.safe_load(text), "text") == config
+
+
+def test_a_data_set_takes_its_preset_and_its_differences(params: Path):
+    config = load_config(params, dataset="own")
+    assert config.tree.branching == 4
+    assert config.dataset.test_share == 0.5
+    assert config.rankers.cost == (1.0, 2.0)
+    assert config.rankers.threshold == (0.001,)  # YAML 1.1 reads 1e-3 as text
+    assert config.inference == Config().inference
+
+
+def test_a_preset_of_choice_keeps_the_data_sets_own_data(params: Path):
+    config = load_config(params, preset="small", dataset="own")
+    assert config.dataset.test_share == 0.5
+    assert load_config(params, preset="small").dataset == DatasetConfig()
+
+
+def test_overrides_come_last(params: Path):
+    config = load_config(params, dataset="own", overrides={"tree.branching": 8, "seed": 3})
+    assert (config.tree.branching, config.tree.max_leaf_size, config.seed) == (8, 10, 3)
+    assert config.replace(**{"tree.branching": 2}).tree.branching == 2
+    assert config.replace() == config
+
+
+def test_the_working_directorys_file_is_read(params: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(params.parent)
+    assert load_config(preset="small").tree.branching == 4
+
+
+def test_one_value_stands_for_a_list_of_one_and_kinds_for_every_level():
+    config = config_from_mapping(
+        {"rankers": {"cost": 2, "negatives": ["teacher_forcing", "matcher_aware"]}}, "here"
+    )
+    assert config.rankers.cost == (2.0,)
+    assert config.rankers.negatives == (("teacher_forcing", "matcher_aware"),)
+
+
+@pytest.mark.parametrize(
+    ("values", "depth", "expected"),
+    [((1,), 3, (1, 1, 1)), ((1, 2), 3, (1, 1, 2)), ((1, 2, 3), 1, (3,)), ((1, 2), 2, (1, 2))],
+)
+def test_lists_count_from_the_last_level(values, depth, expected):
+    assert per_level(values, depth) == expected
+
+
+def test_an_unknown_parameter_is_named_with_the_nearest_known():
+    refused({"tree": {"brancing": 4}}, r"here: .* tree.brancing; did you mean tree.branching\?")
+    refused({"xyz": {}}, "there is no parameter xyz; known: dataset, tfidf, tree")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("tree.branching", 1, "tree.branching must be at least 2, got 1"),
+        ("tree.branching", 2.5, "tree.branching must be of type int, got 2.5"),
+        ("tree.branching", True, "tree.branching must be of type int, got True"),
+        ("tree.branching", "many", "tree.branching must be of type int, got 'many'"),
+        ("tree.branching", None, "tree.branching must be of type int, got None"),
+        ("tree.seed", -1, "tree.seed must be 0 or more, got -1"),
+        ("tree", 3, "tree must be a mapping, got 3"),
+        ("tfidf.max_ngram", 0, "tfidf.max_ngram must be between tfidf.min_ngram and 8, got 0"),
+        ("tfidf.max_df", 0, "tfidf.max_df must be above 0 and at most 1, got 0.0"),
+        ("tfidf.lowercase", 1, "tfidf.lowercase must be of type bool, got 1"),
+        ("rankers.loss", "l7", "rankers.loss must be one of squared_hinge, hinge, logistic"),
+        ("rankers.cost", [], "rankers.cost must be a value, or a list with at least one, got []"),
+        ("rankers.cost", [1, -2], "rankers.cost must be above 0, got -2.0"),
+        ("rankers.cost", "much", "rankers.cost must be of type float, got 'much'"),
+        ("rankers.cost", float("inf"), "rankers.cost must be a finite number, got inf"),
+        ("rankers.tol", float("nan"), "rankers.tol must be a finite number, got nan"),
+        ("rankers.negatives", [], "rankers.negatives must be a list with at least one entry"),
+        ("rankers.negatives", "all", "rankers.negatives must be one of teacher_forcing, matcher"),
+        ("encoder.max_length", 4, "encoder.max_length must be between 8 and 8192, got 4"),
+        ("encoder.batch_tokens", 64, "must be at least encoder.max_length (128), got 64"),
+        ("encoder.steps", [], "encoder.steps must be a value, or a list with at least one"),
+        ("encoder.warmup", 1, "encoder.warmup must be 0 or more and below 1, got 1.0"),
+        ("inference.post_processor", "tanh", "must be one of none, sigmoid, l1-hinge"),
+        ("dataset.source", "sql", "dataset.source must be one of files, python-api, got 'sql'"),
+        ("dataset.source", "python-api", "dataset.packages must be a list of import names"),
+        ("dataset.test_share", 1, "dataset.test_share must be between 0 and 1, got 1.0"),
+        ("n_threads", 0, "n_threads must be -1 or at least 1, got 0"),
+        ("seed", -5, "seed must be 0 or more, got -5"),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused(name: str, value: object, rule: str):
+    with pytest.raises(ConfigError, match=re.escape(rule)):
+        load_config(overrides={name: value})
+
+
+def test_python_code_meets_the_same_rules():
+    with pytest.raises(ConfigError, match=r"rankers.cost must be above 0"):
+        RankersConfig(cost=(0.0,))
+    with pytest.raises(ConfigError, match=r"encoder.pooling must be one of mean, first"):
+        EncoderConfig(pooling="max")
+
+
+def test_a_parameter_cannot_be_a_value_and_a_group():
+    with pytest.raises(ConfigError, match="tree is given a value and parameters of its own"):
+        load_config(overrides={"tree": 3, "tree.branching": 4})
+
+
+def test_unknown_presets_and_data_sets_are_named_with_the_known(params: Path):
+    with pytest.raises(ConfigError, match=r"params.yaml has no presets.big; it knows small"):
+        load_config(params, preset="big")
+    with pytest.raises(ConfigError, match=r"has no settings.other; it knows own"):
+        load_config(params, dataset="other")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"presets: [", r"is not valid YAML: while parsing .* line 1, column"),
+        (b"- a\n- b\n", "must hold a mapping with `presets`"),
+        (b"presets: {small: [1]}", r"presets.small must be a mapping, got \[1\]"),
+        (b"presets: [small]", r"presets must be a mapping, got \['small'\]"),
+        (b"presets: {}", r"has no presets.small; it knows none"),
+        (b"\xff\xfe", r"is not UTF-8 \(byte 1\)"),
+    ],
+)
+def test_a_file_that_is_no_params_file_is_refused_in_one_line(
+    params: Path, content: bytes, words: str
+):
+    params.write_bytes(content)
+    with pytest.raises(ConfigError, match=words) as caught:
+        load_config(params, preset="small")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_says_where_to_run_from(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"cannot read .*none.yaml: .*run from the project's"):
+        load_config(tmp_path / "none.yaml", preset="linear")

@@ -1,0 +1,77 @@
+"""Threads whose number changes nothing."""
+
+import threading
+import time
+
+import pytest
+
+from xmc_core.errors import ConfigError
+from xmc_core.parallel import map_threads, resolve_threads, row_blocks
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 7, -1])
+def test_results_come_in_the_order_of_the_jobs(n_threads: int):
+    assert map_threads(lambda n: n * n, range(50), n_threads) == [n * n for n in range(50)]
+
+
+def test_results_stay_in_order_when_expensive_jobs_start_first():
+    assert map_threads(lambda n: -n, range(20), 3, cost=float) == [-n for n in range(20)]
+
+
+def test_expensive_jobs_start_first():
+    started: list[int] = []
+    lock = threading.Lock()
+
+    def job(n: int) -> None:
+        with lock:
+            started.append(n)
+        time.sleep(0.01)
+
+    map_threads(job, range(8), 2, cost=float)
+    assert set(started[:2]) == {7, 6}
+
+
+def test_jobs_run_at_the_same_time():
+    both = threading.Barrier(2, timeout=30)
+    map_threads(lambda _: both.wait(), range(2), 2)
+
+
+def test_one_thread_and_one_job_run_where_the_caller_is():
+    here = threading.get_ident()
+    assert map_threads(lambda _: threading.get_ident(), range(3), 1) == [here] * 3
+    assert map_threads(lambda _: threading.get_ident(), [0], 8) == [here]
+
+
+def test_no_jobs_give_no_results():
+    assert map_threads(str, [], 4) == []
+
+
+def test_an_error_is_raised_and_waiting_jobs_are_dropped():
+    done: list[int] = []
+
+    def job(n: int) -> None:
+        if n == 0:
+            raise ValueError("job 0")
+        time.sleep(0.02)
+        done.append(n)
+
+    with pytest.raises(ValueError, match="job 0"):
+        map_threads(job, range(100), 2)
+    assert len(done) < 99
+
+
+def test_minus_one_means_every_core():
+    assert resolve_threads(-1) >= 1
+    assert resolve_threads(3) == 3
+
+
+@pytest.mark.parametrize("n_threads", [0, -2])
+def test_other_counts_are_refused(n_threads: int):
+    with pytest.raises(ConfigError, match=rf"-1 \(all cores\) or at least 1, got {n_threads}"):
+        resolve_threads(n_threads)
+
+
+def test_blocks_cover_all_rows_once():
+    assert row_blocks(10, 4) == [(0, 4), (4, 8), (8, 10)]
+    assert row_blocks(8, 4) == [(0, 4), (4, 8)]
+    assert row_blocks(0, 4) == []
