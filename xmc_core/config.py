@@ -291,10 +291,14 @@ class EncoderConfig:
     """Choose the next level's negatives by linear rankers on [tf-idf, embedding], as the paper
     does, instead of by the head alone."""
 
+    weight: float = 1.0
+    """Length of the embedding beside the tf-idf row of length 1, in the rankers' features."""
+
     seed: int = 0
 
     def __post_init__(self) -> None:
         _require(self.seed >= 0, "encoder.seed", "0 or more", self.seed)
+        _require(self.weight > 0, "encoder.weight", "above 0", self.weight)
         _require(self.levels >= 0, "encoder.levels", "0 (frozen) or more", self.levels)
         _require_some(self.steps, "encoder.steps")
         _require_some(self.learning_rate, "encoder.learning_rate")

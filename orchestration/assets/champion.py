@@ -60,19 +60,20 @@ def champion(
                 allow_retries=False,
             )
         verdict: Gate | None = None
+        in_use = challenger
+        promoted, reason = True, "the challenger is the champion already"
         if present is None:
-            promoted, reason = True, "the first version, there was no champion to compare with"
-        elif present.version == challenger.version:
-            promoted, reason = True, "the challenger is the champion already"
-        else:
+            reason = "the first version, there was no champion to compare with"
+        elif present.version != challenger.version:
             verdict = compare(project, dataset, challenger, present)
             promoted, reason = verdict.passed, verdict.reason
-            if promoted:
-                client.set_registered_model_alias(name, PREVIOUS, present.version)
-        in_use = challenger if promoted or present is None else present
+            in_use = challenger if promoted else present
+        if present is None or present.version != challenger.version:
+            for tag, value in ((STATUS, "passed" if promoted else "refused"), ("gate", reason)):
+                client.set_model_version_tag(name, challenger.version, tag, value)
+        if promoted and present is not None and present.version != challenger.version:
+            client.set_registered_model_alias(name, PREVIOUS, present.version)
         client.set_registered_model_alias(name, CHAMPION, in_use.version)
-        for tag, value in ((STATUS, "passed" if promoted else "refused"), ("gate", reason)):
-            client.set_model_version_tag(name, challenger.version, tag, value)
 
     say = context.log.info if promoted else context.log.warning
     say(f"champion of {name}: version {in_use.version}; {reason}")

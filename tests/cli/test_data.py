@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,9 @@ def test_add_puts_the_files_in_place_and_lists_the_data_set(
     test = write_documents(tmp_path / "t.jsonl", small_documents(20))
     names = tmp_path / "n.txt"
     names.write_text("t0\ttopic zero\n")
-    result = xmc("data", "add", "cars", "--train", train_file, "--test", test, "--label-names", names)
+    result = xmc(
+        "data", "add", "cars", "--train", train_file, "--test", test, "--label-names", names
+    )
     assert result.code == 0
     assert "train rows" in result.out
     assert "documents without a label: 2 (kept)" in result.err
@@ -38,7 +41,9 @@ def test_add_puts_the_files_in_place_and_lists_the_data_set(
 
 
 @pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".xz", lzma.compress)])
-def test_add_takes_packed_files_as_they_are(xmc: Command, project: Path, train_file: Path, suffix, pack):
+def test_add_takes_packed_files_as_they_are(
+    xmc: Command, project: Path, train_file: Path, suffix, pack
+):
     packed = train_file.with_name(f"mine.jsonl{suffix}")
     packed.write_bytes(pack(train_file.read_bytes()))
     assert xmc("data", "add", "cars", "--train", packed).code == 0
@@ -153,7 +158,9 @@ def test_a_bad_replacement_leaves_the_old_files(
 ):
     assert xmc("data", "add", "cars", "--train", train_file).code == 0
     before = tree_of(project)
-    assert xmc("data", "add", "cars", "--train", bad_file(tmp_path, "not-json"), "--replace").code == 2
+    assert (
+        xmc("data", "add", "cars", "--train", bad_file(tmp_path, "not-json"), "--replace").code == 2
+    )
     assert tree_of(project) == before
 
 
@@ -196,9 +203,7 @@ def test_a_full_disk_is_one_message_and_leaves_nothing(project: Path, tmp_path: 
     assert tree_of(project) == {**before, "data": b"", "data/raw": b""}
 
 
-def test_a_stage_on_a_full_disk_leaves_what_was_there(
-    xmc: Command, project: Path, tmp_path: Path
-):
+def test_a_stage_on_a_full_disk_leaves_what_was_there(xmc: Command, project: Path, tmp_path: Path):
     write_documents(project / "data" / "raw" / "here" / "train.jsonl", small_documents())
     assert xmc("run", "dataset", "-d", "here").code == 0
     before = tree_of(project / "data" / "artifacts")
@@ -223,27 +228,22 @@ def test_a_killed_stage_leaves_what_was_there_and_the_next_run_starts_anew(
     assert xmc("run", "dataset", "-d", "here").code == 0
     before = tree_of(project / "data" / "artifacts")
 
-    events = tmp_path / "events.jsonl"
-    large = write_documents(tmp_path / "large.jsonl", small_documents(20_000))
-    raw.unlink()
-    os.mkfifo(raw)  # the stage waits for more lines until it is killed
+    large = write_documents(raw, small_documents(100_000))  # half a second to read
+    partial = project / "data" / "artifacts" / "here" / ".dataset.partial"
     process = subprocess.Popen(
         [sys.executable, "-c", ENTRY, "run", "dataset", "-d", "here"],
-        env=with_this_code(XMC_EVENTS=str(events)),
+        env=with_this_code(),
         stderr=subprocess.DEVNULL,
     )
-    with raw.open("wb") as pipe:  # opens when the stage opens it
-        pipe.write(large.read_bytes()[:10_000])
-        pipe.flush()
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    assert process.returncode == -signal.SIGKILL
-    assert '"started"' in events.read_text()
+    while not partial.exists() and process.poll() is None:
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
     left = tree_of(project / "data" / "artifacts")
+    assert process.returncode == -signal.SIGKILL
     assert left == {**before, "here/.dataset.partial": b""}
 
-    raw.unlink()
-    large.rename(raw)
+    write_documents(large, small_documents(70))
     assert xmc("run", "dataset", "-d", "here").code == 0
     now = tree_of(project / "data" / "artifacts")
     assert now.keys() == before.keys()

@@ -1,5 +1,6 @@
 """Text edits of params.yaml."""
 
+import difflib
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,9 @@ PROJECT = Path(__file__).parents[2]
 
 
 def added_lines(before: str, after: str) -> list[str]:
-    old = before.splitlines()
-    lines = after.splitlines()
-    for line in old:  # what was there is there still, in the same order
-        assert line in lines
-    return [line for line in lines if line not in old]
+    changes = [d for d in difflib.ndiff(before.splitlines(), after.splitlines()) if d[0] != " "]
+    assert all(change.startswith("+ ") for change in changes)
+    return [change[2:] for change in changes]
 
 
 def test_only_the_new_lines_are_new():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_array
-from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
 
 from xmc_core.config import EncoderConfig
 from xmc_core.encoder.model import TextEncoder
@@ -27,7 +27,11 @@ def tiny_folder(tmp_path_factory):
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
         model_max_length=64,
     ).save_pretrained(folder)
     torch.manual_seed(0)
@@ -42,7 +46,12 @@ def tiny_folder(tmp_path_factory):
 @pytest.fixture
 def config(tiny_folder):
     return EncoderConfig(
-        name=str(tiny_folder), max_length=16, batch_size=8, batch_tokens=64, steps=(6,), precision="fp32"
+        name=str(tiny_folder),
+        max_length=16,
+        batch_size=8,
+        batch_tokens=64,
+        steps=(6,),
+        precision="fp32",
     )
 
 
@@ -59,7 +68,10 @@ def planted():
     for _ in range(120):
         topic, label = rng.integers(TOPICS), rng.integers(3)
         length = rng.integers(1, 9)
-        words = [f"t{topic}w{label}", *(f"t{topic}w{rng.integers(3, WORDS_PER_TOPIC)}" for _ in range(length))]
+        words = [
+            f"t{topic}w{label}",
+            *(f"t{topic}w{rng.integers(3, WORDS_PER_TOPIC)}" for _ in range(length)),
+        ]
         texts.append(" ".join(rng.permutation(words)))
         labels.append(3 * topic + label)
     Y = csr_array((np.ones(120, np.float32), (np.arange(120), labels)), shape=(120, 3 * TOPICS))

@@ -41,11 +41,15 @@ def test_the_first_loss_is_the_references(config, planted, task, tiny_tokenizer)
     encoder = TextEncoder.pretrained(config)
     head = Head.random(4, encoder.n_dims, seed=0)
     tokens = encoder.tokenize(planted[0])
-    rows = next(finetune.training_batches(tokens.lengths, config.batch_size, 1, config.seed * 1_000_003 + 2))
+    rows = next(
+        finetune.training_batches(tokens.lengths, config.batch_size, 1, config.seed * 1_000_003 + 2)
+    )
     weight, bias = head.weight.detach().numpy(), head.bias.detach().numpy()
     expected = []
     for row in rows:
-        nodes, true = reference.candidates(task.targets.toarray(), task.pointer, task.active.toarray(), row)
+        nodes, true = reference.candidates(
+            task.targets.toarray(), task.pointer, task.active.toarray(), row
+        )
         vector = reference.embedding(encoder.model, tiny_tokenizer, planted[0][row], 16, "mean")
         expected.append(reference.row_loss(vector, weight, bias, nodes, true, "squared_hinge"))
     curve = train_level_head(encoder, head, tokens, task, LevelPlan(2, 1, 1e-3), config)
@@ -62,7 +66,12 @@ def test_same_seed_same_bytes_on_any_number_of_threads(config, planted, task):
 
 def test_another_seed_gives_another_encoder(config, planted, task, tiny_folder):
     other = EncoderConfig(
-        name=str(tiny_folder), max_length=16, batch_size=8, batch_tokens=64, precision="fp32", seed=1
+        name=str(tiny_folder),
+        max_length=16,
+        batch_size=8,
+        batch_tokens=64,
+        precision="fp32",
+        seed=1,
     )
     assert train(config, planted, task)[2] != train(other, planted, task)[2]
 
@@ -78,8 +87,8 @@ def test_the_gradient_does_not_depend_on_how_the_batch_is_cut(config, planted, t
 @pytest.mark.parametrize("loss", ["squared_hinge", "bce"])
 def test_lowers_the_loss_on_planted_data(tiny_folder, planted, task, loss):
     config = EncoderConfig(
-        name=str(tiny_folder), max_length=16, batch_size=16, batch_tokens=64, precision="fp32", loss=loss,
-        head_learning_rate=1e-2,
+        name=str(tiny_folder), max_length=16, batch_size=16, batch_tokens=64, precision="fp32",
+        loss=loss, head_learning_rate=1e-2,
     )  # fmt: skip
     _, _, curve = train(config, planted, task, LevelPlan(2, 60, 3e-3))
     first, last = (np.mean([p.loss for p in part]) for part in (curve[:10], curve[-10:]))
@@ -105,7 +114,9 @@ def test_each_step_is_a_point_and_the_rate_returns_to_near_zero(config, planted,
     report = Recorder()
     curve = train(config, planted, task, first_step=100, report=report)[2]
     assert [point.step for point in curve] == list(range(101, 107))
-    assert [event["step"] for event in report.events if event["event"] == "curve"] == list(range(101, 107))
+    assert [event["step"] for event in report.events if event["event"] == "curve"] == list(
+        range(101, 107)
+    )
     assert curve[-1].learning_rate < curve[1].learning_rate == PLAN.learning_rate
 
 
@@ -134,7 +145,10 @@ def plan(tree, **changes):
 
 def test_plans_the_levels_from_the_top(tree):
     assert tree.level_sizes == (2, 4, 12)
-    assert plan(tree, levels=2, steps=(5, 7), learning_rate=(1e-4,)) == [LevelPlan(1, 5, 1e-4), LevelPlan(2, 7, 1e-4)]
+    assert plan(tree, levels=2, steps=(5, 7), learning_rate=(1e-4,)) == [
+        LevelPlan(1, 5, 1e-4),
+        LevelPlan(2, 7, 1e-4),
+    ]
     assert [p.level for p in plan(tree, levels=3)] == [1, 2, 3]
 
 
@@ -149,13 +163,17 @@ def test_leaf_only_is_the_level_of_the_clusters(tree):
 
 
 def test_refuses_more_levels_than_the_tree_has(tree):
-    with pytest.raises(ConfigError, match=r"encoder\.levels is 4 but the tree has 3 levels \(2, 4, 12 nodes\)"):
+    with pytest.raises(
+        ConfigError, match=r"encoder\.levels is 4 but the tree has 3 levels \(2, 4, 12 nodes\)"
+    ):
         plan(tree, levels=4)
 
 
 @pytest.mark.parametrize("name", ["steps", "learning_rate"])
 def test_refuses_lists_longer_than_the_levels(tree, name):
-    with pytest.raises(ConfigError, match=rf"encoder\.{name} lists 3 values but 2 levels are fine-tuned"):
+    with pytest.raises(
+        ConfigError, match=rf"encoder\.{name} lists 3 values but 2 levels are fine-tuned"
+    ):
         plan(tree, levels=2, **{name: (1, 1, 1)})
 
 

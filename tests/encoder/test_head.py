@@ -16,7 +16,9 @@ POINTER = np.array([0, 3, 3, 4, 9, 12])
 def level():
     """Twelve nodes below five parents, one of them childless; row 0 has neither truth nor beam."""
     rng = np.random.default_rng(3)
-    targets = csr_array(random_array((N, 12), density=0.15, rng=rng, format="csr", dtype=np.float32))
+    targets = csr_array(
+        random_array((N, 12), density=0.15, rng=rng, format="csr", dtype=np.float32)
+    )
     active = csr_array(random_array((N, 5), density=0.3, rng=rng, format="csr", dtype=np.float32))
     keep = csr_array(np.diag((np.arange(N) > 0).astype(np.float32)))
     targets, active = csr_array(keep @ targets), csr_array(keep @ active)
@@ -29,7 +31,9 @@ def level():
 @pytest.fixture
 def head():
     rng = np.random.default_rng(4)
-    return Head(rng.normal(size=(12, DIMS)).astype(np.float32), rng.normal(size=12).astype(np.float32))
+    return Head(
+        rng.normal(size=(12, DIMS)).astype(np.float32), rng.normal(size=12).astype(np.float32)
+    )
 
 
 @pytest.mark.parametrize("rows", [[0, 1, 2, 3, 4, 5, 6, 7, 8], [5, 2], [0]])
@@ -39,7 +43,9 @@ def test_candidates_agree_with_the_reference(level, rows, everything):
     active = None if everything else active
     found = LevelTargets(targets, POINTER, active).candidates(np.array(rows))
     for position, row in enumerate(rows):
-        nodes, true = reference.candidates(targets.toarray(), POINTER, None if everything else active.toarray(), row)
+        nodes, true = reference.candidates(
+            targets.toarray(), POINTER, None if everything else active.toarray(), row
+        )
         mask = np.ones(len(found.nodes), bool) if found.mask is None else found.mask[position]
         assert set(found.nodes[mask]) == nodes
         assert set(found.nodes[found.truth[position] > 0]) == true
@@ -52,11 +58,15 @@ def test_the_loss_agrees_with_the_reference(level, head, kind, everything):
     active = None if everything else active
     vectors = np.random.default_rng(5).normal(size=(N, DIMS)).astype(np.float32)
     rows = np.arange(N)
-    found = head.loss(torch.from_numpy(vectors), LevelTargets(targets, POINTER, active).candidates(rows), kind)
+    found = head.loss(
+        torch.from_numpy(vectors), LevelTargets(targets, POINTER, active).candidates(rows), kind
+    )
     weight, bias = head.weight.detach().numpy(), head.bias.detach().numpy()
     expected = []
     for row in rows:
-        nodes, true = reference.candidates(targets.toarray(), POINTER, None if everything else active.toarray(), row)
+        nodes, true = reference.candidates(
+            targets.toarray(), POINTER, None if everything else active.toarray(), row
+        )
         expected.append(reference.row_loss(vectors[row], weight, bias, nodes, true, kind))
     assert_allclose(found.detach().numpy(), expected, rtol=1e-5, atol=1e-6)
 
@@ -65,7 +75,10 @@ def test_a_rows_loss_does_not_depend_on_the_rest_of_the_batch(level, head):
     task = LevelTargets(*level[:1], POINTER, level[1])
     vectors = torch.from_numpy(np.random.default_rng(5).normal(size=(N, DIMS)).astype(np.float32))
     together = head.loss(vectors, task.candidates(np.arange(N)), "squared_hinge")
-    alone = [head.loss(vectors[r : r + 1], task.candidates(np.array([r])), "squared_hinge")[0] for r in range(N)]
+    alone = [
+        head.loss(vectors[r : r + 1], task.candidates(np.array([r])), "squared_hinge")[0]
+        for r in range(N)
+    ]
     assert_allclose(together.detach(), torch.stack(alone).detach(), rtol=1e-6)
 
 

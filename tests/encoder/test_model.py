@@ -19,7 +19,9 @@ TEXTS = ["t0w0", "t0w1 t1w2 and t3w3", "of t2w2", "", "t1w0 " * 40, "t3w5 t3w4"]
 def test_agrees_with_the_reference(tiny_folder, tiny_tokenizer, pooling):
     config = EncoderConfig(name=str(tiny_folder), max_length=16, batch_tokens=64, pooling=pooling)
     encoder = TextEncoder.pretrained(config)
-    expected = [reference.embedding(encoder.model, tiny_tokenizer, text, 16, pooling) for text in TEXTS]
+    expected = [
+        reference.embedding(encoder.model, tiny_tokenizer, text, 16, pooling) for text in TEXTS
+    ]
     assert_allclose(encoder.embed(TEXTS, config), expected, atol=1e-5)
 
 
@@ -94,7 +96,10 @@ def test_the_same_encoder_is_saved_as_the_same_bytes(encoder, config, tmp_path):
     other.save(tmp_path / "b")
     names = sorted(file.name for file in (tmp_path / "a").iterdir())
     assert names == sorted(file.name for file in (tmp_path / "b").iterdir())
-    assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)
+    assert all(
+        (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+        for name in names
+    )
 
 
 def test_what_is_saved_names_no_place_on_this_machine(encoder, tiny_folder, tmp_path):
@@ -150,7 +155,9 @@ def test_weights_that_lack_a_layer_are_refused_and_not_made_up(tiny_folder, tmp_
 
 def test_an_unknown_kind_of_model_is_refused(tiny_folder, tmp_path):
     settings = _copy(tiny_folder, tmp_path) / "config.json"
-    settings.write_text(json.dumps({**json.loads(settings.read_text()), "model_type": "no-such-kind"}))
+    settings.write_text(
+        json.dumps({**json.loads(settings.read_text()), "model_type": "no-such-kind"})
+    )
     with pytest.raises(EncoderError, match=r"unknown to transformers"):
         TextEncoder.pretrained(EncoderConfig(name=str(tmp_path), max_length=16))
 

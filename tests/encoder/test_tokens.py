@@ -7,7 +7,6 @@ from xmc_core.encoder.tokens import cut_to
 from xmc_core.errors import EncoderError
 
 
-
 def tokenize(texts, tokenizer, max_length):
     cut_to(max_length, tokenizer)
     return module.tokenize(texts, tokenizer, max_length)
@@ -19,7 +18,9 @@ TEXTS = ["t0w0 t1w1", "", "T0W0s " * 30, "strange words", "t2w2"]
 def test_holds_what_the_tokeniser_says(tiny_tokenizer):
     store = tokenize(TEXTS, tiny_tokenizer, 16)
     expected = [tiny_tokenizer(text, truncation=True, max_length=16)["input_ids"] for text in TEXTS]
-    assert [store.ids[a:b].tolist() for a, b in zip(store.offsets, store.offsets[1:], strict=False)] == expected
+    assert [
+        store.ids[a:b].tolist() for a, b in zip(store.offsets, store.offsets[1:], strict=False)
+    ] == expected
     assert store.ids.dtype == np.int32
 
 
@@ -34,7 +35,10 @@ def test_blocks_make_no_difference(tiny_tokenizer, monkeypatch):
 def test_keeps_the_special_tokens_of_a_long_text(tiny_tokenizer):
     store = tokenize(["t0w0 " * 100], tiny_tokenizer, 8)
     assert len(store.ids) == 8
-    assert (store.ids[0], store.ids[-1]) == (tiny_tokenizer.cls_token_id, tiny_tokenizer.sep_token_id)
+    assert (store.ids[0], store.ids[-1]) == (
+        tiny_tokenizer.cls_token_id,
+        tiny_tokenizer.sep_token_id,
+    )
 
 
 def test_pads_to_the_longest_of_the_rows_asked_for(tiny_tokenizer):

@@ -44,7 +44,9 @@ def test_an_unknown_name_gets_the_ways_out_and_no_network_is_touched(name, monke
         raise AssertionError("a connection was opened")
 
     monkeypatch.setattr("socket.socket.connect", refuse)
-    with pytest.raises(EncoderError, match=r"neither a folder nor in the Hugging Face cache.*hf download"):
+    with pytest.raises(
+        EncoderError, match=r"neither a folder nor in the Hugging Face cache.*hf download"
+    ):
         resolve_encoder(name)
 
 

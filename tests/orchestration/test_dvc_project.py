@@ -1,5 +1,9 @@
 """dvc.yaml, params.yaml and dvc.lock as orchestration reads them."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -95,6 +99,28 @@ def test_versions_are_the_md5s_of_the_lock(tmp_path):
     assert project.md5("matcher", "d") is None
 
 
+def test_a_lock_file_that_dvc_is_rewriting_is_waited_for(tmp_path):
+    text = yaml.safe_dump({"stages": {"dataset@d": {"outs": [{"path": "p", "md5": "abc"}]}}})
+    (tmp_path / "dvc.lock").write_text(text)
+    (tmp_path / ".dvc" / "tmp").mkdir(parents=True)
+    (tmp_path / ".dvc" / "tmp" / "lock").touch()
+    # What DVC does at the end of a stage: take its lock, empty the file, write it anew.
+    rewrite = f"""
+import fcntl, time
+with open(".dvc/tmp/lock", "a") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with open("dvc.lock", "w") as file:
+        print("writing", flush=True)
+        time.sleep(0.5)
+        file.write({text!r})
+"""
+    dvc = subprocess.Popen([sys.executable, "-c", rewrite], cwd=tmp_path, stdout=subprocess.PIPE)
+    assert dvc.stdout.readline() == b"writing\n"
+    assert (tmp_path / "dvc.lock").read_text() == ""
+    assert DvcProject(root=str(tmp_path)).md5("dataset", "d") == "abc"
+    assert dvc.wait() == 0
+
+
 def test_before_the_first_run_there_is_no_version(tmp_path):
     assert DvcProject(root=str(tmp_path)).md5("dataset", "d") is None
 
@@ -107,8 +133,5 @@ def test_a_project_without_data_sets_says_how_to_add_one(tmp_path):
 
 def test_tools_are_found_without_an_activated_environment(monkeypatch):
     monkeypatch.setenv("PATH", "/usr/bin")
-    import sys
-    from pathlib import Path
-
     first, second = tool_environment()["PATH"].split(":")
     assert (first, second) == (str(Path(sys.executable).parent), "/usr/bin")

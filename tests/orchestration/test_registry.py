@@ -106,6 +106,7 @@ def test_versions_move_through_the_aliases_as_the_gate_decides(project, register
     assert found["registered_model"]["reused"]
     assert found["champion"]["champion_version"] == 1
     assert aliases(mlflow) == {"challenger": 1, "champion": 1}
+    assert "first version" in mlflow.client().get_model_version(NAME, "1").tags["gate"]
 
     # A much worse one: registered, and refused.
     trained(project, right=0.1, md5="b" * 32)

@@ -123,7 +123,9 @@ def test_names_both_sizes_when_rows_do_not_match(X, targets, active):
 def test_names_both_sizes_when_children_do_not_match(X, targets, active):
     with pytest.raises(ShapeError, match=r"have 25 columns but its pointers name 26 children"):
         train(X, csr_array(targets[:, :25]), active)
-    with pytest.raises(ShapeError, match=r"active rows of level 2 are \(60, 3\), expected \(60, 4\)"):
+    with pytest.raises(
+        ShapeError, match=r"active rows of level 2 are \(60, 3\), expected \(60, 4\)"
+    ):
         train(X, targets, csr_array(active[:, :3]))
 
 

@@ -6,7 +6,7 @@ from scipy.sparse import csr_array, random_array
 from xmc_core.config import RankersConfig
 from xmc_core.errors import ShapeError
 from xmc_core.rankers.train import train_level
-from xmc_core.rankers.weights import ChunkedWeights
+from xmc_core.rankers.weights import ChunkedWeights, offset_type
 
 N, D = 50, 200
 
@@ -28,6 +28,7 @@ def level(pointer, threshold, density=0.1):
         ([0, 16, 30], 0.0, True),  # small and full
         ([0, 16, 30], 0.3, False),  # small and sparse
         ([0, 20, 90, 90, 100], 0.0, False),  # wide
+        ([0, 290, 300], 0.1, False),  # wider than a byte can say
     ],
 )
 def test_both_layouts_know_their_weights(pointer, threshold, as_block):
@@ -63,6 +64,11 @@ def test_the_bitmap_knows_which_features_a_chunk_has():
         assert_array_equal(np.flatnonzero(bits.reshape(-1)), weights.features[rows])
         before = np.concatenate([[0], np.cumsum(bits.sum(axis=1))[:-1]])
         assert_array_equal(ranks[c], before)
+
+
+def test_offsets_take_the_fewest_bytes_that_do():
+    sizes = [np.dtype(offset_type(widest)).itemsize for widest in (256, 257, 65_536, 65_537)]
+    assert sizes == [1, 2, 2, 4]
 
 
 def test_no_weight_at_all_is_fine():

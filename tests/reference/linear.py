@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.linalg import solve_triangular
+from scipy.optimize import lsq_linear, minimize
 
 Dense = NDArray[np.float64]
 
@@ -26,24 +27,23 @@ def train(loss: str, X: Dense, y: Dense, costs: Dense, bias: float) -> Dense:
     """Weights of one classifier, the bias weight last."""
     X = np.hstack([X, np.full((len(X), 1), bias)])
     if loss == "logistic":
-        return _minimise(lambda w: _logistic(X, y, costs, w), np.zeros(X.shape[1]))
-    # The dual: min a'(K + D)a / 2 - sum(a), 0 <= a <= U.
+
+        def value_and_slope(w: Dense) -> tuple[float, Dense]:
+            slope = -costs * y / (1 + np.exp(y * (X @ w)))
+            return objective(loss, X, y, costs, w), w + X.T @ slope
+
+        options = {"maxiter": 10_000, "ftol": 1e-15, "gtol": 1e-9}
+        start = np.zeros(X.shape[1])
+        return minimize(value_and_slope, start, jac=True, method="L-BFGS-B", options=options).x
+
+    # The dual, min a'(K + D)a / 2 - sum(a) over 0 <= a <= U, is least squares within bounds:
+    # K + D = RR', min |R'a - R^-1 1|.
     hinge = loss == "hinge"
-    K = (y[:, None] * X) @ (y[:, None] * X).T + (0 if hinge else np.diag(0.5 / costs))
-    bounds = [(0, c if hinge else None) for c in costs]
-    alpha = _minimise(lambda a: (0.5 * a @ K @ a - a.sum(), K @ a - 1), np.zeros(len(X)), bounds)
-    return X.T @ (alpha * y)
-
-
-def _logistic(X: Dense, y: Dense, costs: Dense, w: Dense) -> tuple[float, Dense]:
-    slope = -costs * y / (1 + np.exp(y * (X @ w)))
-    return objective("logistic", X, y, costs, w), w + X.T @ slope
-
-
-def _minimise(function, start: Dense, bounds=None) -> Dense:
-    options = {"maxiter": 20_000, "maxfun": 200_000, "ftol": 1e-15, "gtol": 1e-9}
-    found = minimize(function, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-    return found.x
+    K = (y[:, None] * X) @ (y[:, None] * X).T
+    R = np.linalg.cholesky(K + np.diag(np.full(len(y), 1e-9) if hinge else 0.5 / costs))
+    target = solve_triangular(R, np.ones(len(y)), lower=True)
+    bounds = (0, costs if hinge else np.inf)
+    return X.T @ (lsq_linear(R.T, target, bounds, method="bvls", tol=1e-12).x * y)
 
 
 def train_level(

@@ -18,11 +18,20 @@ MERGE = "<<"
 
 def check_name(name: str) -> None:
     """A data set's name is a folder, a DVC stage id, a Dagster partition and a YAML key."""
-    if not NAME.fullmatch(name) or not isinstance(yaml.safe_load(name), str):
+    if not NAME.fullmatch(name) or not isinstance(yaml.safe_load(name), str) or _is_number(name):
         raise ConfigError(
             f"{name!r} cannot be a data set's name: use letters, digits, - and _, starting with a "
             "letter or digit, and nothing that YAML takes for a number or a truth value."
         )
+
+
+def _is_number(name: str) -> bool:
+    """`1e5` is text to PyYAML, which reads YAML 1.1, and a number to DVC, which reads 1.2."""
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True
 
 
 def has_dataset(text: str, name: str) -> bool:

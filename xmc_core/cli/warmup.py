@@ -19,9 +19,10 @@ def warmup() -> None:
     import time
 
     from xmc_core.cli.progress import CommandReporter
-    from xmc_core.config import Config
-    from xmc_core.models import PipelineModel
+    from xmc_core.config import LOSSES, Config
+    from xmc_core.models import PipelineModel, train_xr_linear
     from xmc_core.reporting import PROGRESS_SECONDS, duration
+    from xmc_core.stages.inputs import Inputs
     from xmc_core.stages.paths import STAGES, ProjectPaths
     from xmc_core.stages.runner import run_stage
 
@@ -42,7 +43,14 @@ def warmup() -> None:
             if seconds > PROGRESS_SECONDS:
                 report.progress(done, len(STAGES), "stages", seconds)
             run_stage(stage, paths, config, quiet=True)
-        PipelineModel.load(paths.out("rankers") / "bundle").predict(["topic0 topic1"])
+        pipeline = PipelineModel.load(paths.out("rankers") / "bundle")
+        pipeline.predict(["topic0 topic1"])
+        inputs = Inputs(paths)
+        for loss in LOSSES:
+            # Without a threshold weights are dense, which has a layout of its own.
+            other = config.replace(**{"rankers.loss": loss, "rankers.threshold": 0})
+            model = train_xr_linear(inputs.X_train, inputs.Y_train, other, tree=inputs.initial_tree)
+            model.predict(inputs.X_test)
     typer.echo(f"kernels are ready ({duration(time.monotonic() - began)})")
 
 

@@ -34,7 +34,9 @@ def encoding_batches(lengths: NDArray[Any], batch_tokens: int) -> list[Indices]:
     return batches
 
 
-def training_batches(lengths: NDArray[Any], batch_size: int, steps: int, seed: int) -> Iterator[Indices]:
+def training_batches(
+    lengths: NDArray[Any], batch_size: int, steps: int, seed: int
+) -> Iterator[Indices]:
     """Yield `steps` batches of random rows, epoch after epoch; within a batch longest first.
 
     Every epoch holds each row once, in batches whose sizes differ by one at most and never pass

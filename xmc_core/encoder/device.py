@@ -37,7 +37,9 @@ def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
             f"encoder.precision is bf16 but {torch.cuda.get_device_name(device)} has no bf16; "
             "set it to auto or fp32."
         )
-    return torch.bfloat16 if precision == "bf16" or (precision == "auto" and native) else torch.float32
+    return (
+        torch.bfloat16 if precision == "bf16" or (precision == "auto" and native) else torch.float32
+    )
 
 
 @contextmanager

@@ -90,17 +90,19 @@ def plan_levels(tree: LabelTree, config: EncoderConfig) -> list[LevelPlan]:
         return []
     for level in levels:
         if sizes[level - 1] > MAX_HEAD_NODES:
-            way_out = "set tree.max_leaf_size higher" if config.leaf_only else f"set encoder.levels to {level - 1}"
+            way_out = f"set encoder.levels to {level - 1}"
+            if config.leaf_only:
+                way_out = "set tree.max_leaf_size higher"
             raise ConfigError(
-                f"level {level} of the tree has {sizes[level - 1]:,} nodes; fine-tuning takes levels "
-                f"of at most {MAX_HEAD_NODES:,} (the levels have {_sizes(sizes)}): {way_out}."
+                f"level {level} of the tree has {sizes[level - 1]:,} nodes; fine-tuning takes "
+                f"levels of at most {MAX_HEAD_NODES:,} (all levels: {_sizes(sizes)}): {way_out}."
             )
     for name in ("steps", "learning_rate"):
         values = getattr(config, name)
         if len(values) > len(levels):
             raise ConfigError(
-                f"encoder.{name} lists {len(values)} values but {len(levels)} levels are fine-tuned; "
-                "give one value for all of them, or one each."
+                f"encoder.{name} lists {len(values)} values but {len(levels)} levels are "
+                "fine-tuned; give one value for all of them, or one each."
             )
     steps = per_level(config.steps, len(levels))
     rates = per_level(config.learning_rate, len(levels))
@@ -134,7 +136,11 @@ def train_level_head(
     groups = [
         {"params": [w for w in weights if w.ndim > 1], "peak": plan.learning_rate},
         # As everywhere, biases and the gains of layer norms do not decay.
-        {"params": [w for w in weights if w.ndim <= 1], "peak": plan.learning_rate, "weight_decay": 0.0},
+        {
+            "params": [w for w in weights if w.ndim <= 1],
+            "peak": plan.learning_rate,
+            "weight_decay": 0.0,
+        },
         {"params": list(head.parameters()), "peak": config.head_learning_rate, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=0.0, weight_decay=config.weight_decay, fused=True)
@@ -149,7 +155,9 @@ def train_level_head(
         if device.type == "cpu":
             torch.set_num_threads(1)  # norms and updates too shall not depend on the machine
         seed = config.seed * 1_000_003 + plan.level
-        for done, rows in enumerate(training_batches(tokens.lengths, config.batch_size, plan.steps, seed)):
+        for done, rows in enumerate(
+            training_batches(tokens.lengths, config.batch_size, plan.steps, seed)
+        ):
             factor = rate_factor(done, plan.steps, config.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = factor * group["peak"]
@@ -160,10 +168,14 @@ def train_level_head(
 
             if (done + 1) % every == 0 or done + 1 == plan.steps:
                 loss = float(torch.stack(losses).mean())
-                point = CurvePoint(first_step + done + 1, plan.level, loss, factor * plan.learning_rate)
+                point = CurvePoint(
+                    first_step + done + 1, plan.level, loss, factor * plan.learning_rate
+                )
                 curve.append(point)
                 losses = []
-                report.curve(point.step, level=plan.level, loss=loss, learning_rate=point.learning_rate)
+                report.curve(
+                    point.step, level=plan.level, loss=loss, learning_rate=point.learning_rate
+                )
             if (now := time.monotonic()) - told >= PROGRESS_SECONDS:
                 told = now
                 report.progress(done + 1, plan.steps, f"steps on level {plan.level}", now - began)
@@ -203,7 +215,9 @@ class _Step:
         n_parts = CPU_PARTS if self.encoder.device.type == "cpu" else 1
         parts = [part for part in np.array_split(rows, n_parts) if len(part)]
         with training_attention(self.encoder.device):
-            results = run_jobs(lambda part: self._part(part, len(rows)), parts, self.encoder.device, self.n_threads)
+            results = run_jobs(
+                lambda part: self._part(part, len(rows)), parts, self.encoder.device, self.n_threads
+            )
         total, sums = results[0]
         for loss, gradients in results[1:]:
             total = total + loss
@@ -218,7 +232,9 @@ class _Step:
         vectors = self.encoder.forward(ids, mask, self.dtype)
         losses = self.head.loss(vectors, self.task.candidates(rows), self.loss)
         loss = losses.sum() / n_rows
-        return loss.detach(), list(torch.autograd.grad(loss, self.parameters, allow_unused=True, materialize_grads=True))
+        return loss.detach(), list(
+            torch.autograd.grad(loss, self.parameters, allow_unused=True, materialize_grads=True)
+        )
 
 
 def _sizes(sizes: Sequence[int]) -> str:

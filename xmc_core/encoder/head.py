@@ -56,10 +56,11 @@ class LevelTargets:
             return Candidates(np.arange(n_nodes, dtype=np.int32), truth, None)
 
         parent_of = parents(self.pointer)
-        reached = np.zeros((len(rows), len(self.pointer) - 1), bool)
+        reached: Flags = np.zeros((len(rows), len(self.pointer) - 1), np.bool_)
         reached[_entries(self.active, rows)] = True
         reached[row, parent_of[positive]] = True
-        nodes = np.flatnonzero(reached.any(axis=0)[parent_of]).astype(np.int32)
+        used: Flags = np.logical_or.reduce(reached, axis=0)
+        nodes = np.flatnonzero(used[parent_of]).astype(np.int32)
         truth = np.zeros((len(rows), len(nodes)), np.float32)
         truth[row, np.searchsorted(nodes, positive)] = 1.0
         return Candidates(nodes, truth, reached[:, parent_of[nodes]])

@@ -62,7 +62,9 @@ class TextEncoder:
         return encoder
 
     @classmethod
-    def _open(cls, folder: Path, pooling: str, max_length: int, device: torch.device | None) -> "TextEncoder":
+    def _open(
+        cls, folder: Path, pooling: str, max_length: int, device: torch.device | None
+    ) -> "TextEncoder":
         device = device or pick_device()
         model, tokenizer = _read(folder)
         cut_to(max_length, tokenizer)
@@ -115,7 +117,11 @@ class TextEncoder:
         """
         tokens = texts if isinstance(texts, TokenStore) else self.tokenize(texts, report)
         dtype = resolve_dtype(config.precision, self.device)
-        limit = min(config.batch_tokens, CPU_BATCH_TOKENS) if self.device.type == "cpu" else config.batch_tokens
+        limit = (
+            min(config.batch_tokens, CPU_BATCH_TOKENS)
+            if self.device.type == "cpu"
+            else config.batch_tokens
+        )
         embeddings = np.empty((len(tokens), self.n_dims), np.float32)
         told = _Progress(report, len(tokens.ids))
 
@@ -143,7 +149,12 @@ class TextEncoder:
             for file in sorted(folder.rglob("*"))
             if file.is_file() and file.name != "manifest.json"
         }
-        facts = {"pooling": self.pooling, "max_length": self.max_length, "dims": self.n_dims, "files": files}
+        facts = {
+            "pooling": self.pooling,
+            "max_length": self.max_length,
+            "dims": self.n_dims,
+            "files": files,
+        }
         write_store(folder, KIND, facts=facts)
 
     @classmethod
@@ -156,9 +167,13 @@ class TextEncoder:
         facts = read_store(folder, KIND).facts
         for name, expected in facts["files"].items():
             if not (folder / name).exists():
-                raise StoreError(f"{folder / name} is missing; the folder is incomplete, restore it.")
+                raise StoreError(
+                    f"{folder / name} is missing; the folder is incomplete, restore it."
+                )
             if sha256(folder / name) != expected:
-                raise StoreError(f"{folder / name} does not match its checksum; it was altered or damaged.")
+                raise StoreError(
+                    f"{folder / name} does not match its checksum; it was altered or damaged."
+                )
         return cls._open(folder, facts["pooling"], facts["max_length"], device)
 
 
@@ -203,8 +218,8 @@ def _read(folder: Path) -> tuple[Any, Any]:
     lacking += [str(key) for key in found["mismatched_keys"]]
     if lacking:
         raise EncoderError(
-            f"the weights in {folder} do not fit its config.json: {len(lacking)} tensors are missing or "
-            f"of another shape, such as {lacking[0]}. Put the files of one model there."
+            f"the weights in {folder} do not fit its config.json: {len(lacking)} tensors are "
+            f"missing or of another shape, such as {lacking[0]}. Put the files of one model there."
         )
     if not tokenizer.is_fast:
         raise EncoderError(f"{folder} has no fast tokeniser; add the tokenizer.json of its model.")
@@ -216,7 +231,7 @@ def _read(folder: Path) -> tuple[Any, Any]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the progress bars and tables that transformers prints while loading and saving."""
-    log = transformers.utils.logging
+    log: Any = transformers.utils.logging
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()
     log.disable_progress_bar()

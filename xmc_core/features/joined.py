@@ -7,11 +7,12 @@ from xmc_core.errors import DataError, ShapeError
 from xmc_core.types import Floats, SparseRows
 
 
-def join_features(X: SparseRows, embeddings: Floats) -> SparseRows:
-    """Put each row's embedding, at unit length, behind its sparse features.
+def join_features(X: SparseRows, embeddings: Floats, weight: float = 1.0) -> SparseRows:
+    """Put each row's embedding, at length `weight`, behind its sparse features of unit length.
 
-    Both parts have unit length, so each says as much as the other: X' = [X, E / |E|], the features
-    of XR-Transformer's rankers.
+    X' = [X, weight * E / |E|], the features of XR-Transformer's rankers. At weight 1, the paper's,
+    each part says as much as the other; where the encoder sees less of a text than tf-idf does, a
+    smaller one is better (docs/log.md).
 
     Parameters
     ----------
@@ -45,7 +46,7 @@ def join_features(X: SparseRows, embeddings: Floats) -> SparseRows:
             f"the embedding of row {row:,} is not finite; the encoder's training went wrong "
             "(a lower encoder.learning_rate, or encoder.precision: fp32, may help)."
         )
-    unit = (embeddings / np.where(lengths > 0, lengths, 1)).astype(np.float32, copy=False)
+    unit = (embeddings * (weight / np.where(lengths > 0, lengths, 1))).astype(np.float32, copy=False)
     index = np.int32 if n_samples * n_dims < 2**31 else np.int64
     columns = np.tile(np.arange(n_dims, dtype=index), n_samples)
     pointer = np.arange(n_samples + 1, dtype=index) * n_dims

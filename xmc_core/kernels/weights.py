@@ -82,7 +82,7 @@ def fill_entries(
     chunk_pointer: Pointers,  # (parents + 1,) rows of each chunk
     chunk_features: Indices,  # (rows,) out
     row_pointer: Indices,  # (rows + parents,) out: each chunk's own rows + 1 pointers, from 0
-    offsets: NDArray[Any],  # (entries,) out; uint16 or int32
+    offsets: NDArray[Any],  # (entries,) out; uint8, uint16 or int32
     values: Floats,  # (entries,) out
 ) -> None:
     for parent in range(first_parent, last_parent):

@@ -13,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xmc_core.config import EncoderConfig
 from xmc_core.data import Predictions
 from xmc_core.errors import DataError
 from xmc_core.features.joined import join_features
@@ -55,7 +54,8 @@ class PipelineModel:
         X = self.vectorizer.transform(texts)
         if self.encoder is None:
             return X
-        return join_features(X, self.encoder.embed(texts, self._encoder_config()))
+        settings = self.model.config.encoder
+        return join_features(X, self.encoder.embed(texts, settings), settings.weight)
 
     def predict(
         self, texts: Sequence[str], top_k: int | None = None, beam_size: int | None = None
@@ -105,6 +105,3 @@ class PipelineModel:
             folder / "encoder" if (folder / "encoder").is_dir() else None,
             store.facts,
         )
-
-    def _encoder_config(self) -> EncoderConfig:
-        return self.model.config.encoder

@@ -27,7 +27,7 @@ from xmc_core.rankers.train import Level, train_level, train_together
 from xmc_core.reporting import SILENT, Reporter
 from xmc_core.tree import LabelTree
 from xmc_core.tree.label_tree import parents
-from xmc_core.types import Floats, Indices, Pointers, SparseRows
+from xmc_core.types import Floats, Indices, SparseRows
 
 ROWS_PER_NODE = 32
 """A level is prepared and trained on a sample of the documents: as many as its steps take, and no
@@ -79,8 +79,8 @@ def fine_tune(
     X, Y = as_rows(X), as_rows(Y)
     if not len(texts) == X.shape[0] == Y.shape[0]:
         raise ShapeError(
-            f"there are {len(texts):,} texts, {X.shape[0]:,} rows of X and {Y.shape[0]:,} of Y; all "
-            "must hold the same samples in the same order."
+            f"there are {len(texts):,} texts, {X.shape[0]:,} rows of X and {Y.shape[0]:,} of Y; "
+            "all must hold the same samples in the same order."
         )
     plans = plan_levels(tree, settings)
     encoder = TextEncoder.pretrained(settings)
@@ -95,7 +95,7 @@ def fine_tune(
         wanted = max(plan.steps * settings.batch_size, ROWS_PER_NODE * n_nodes)
         rows = sample_rows(len(texts), wanted, settings.seed + plan.level)
         report.message(
-            f"level {plan.level}: {n_nodes:,} nodes, {plan.steps:,} steps on {len(rows):,} documents"
+            f"level {plan.level}: {n_nodes:,} nodes, {plan.steps:,} steps, {len(rows):,} documents"
         )
         sample = _Sample(tokens.take(rows), X[rows], [as_rows(level[rows]) for level in targets])
         task, head = _prepare(encoder, head, sample, tree, plan, config, report)
@@ -149,12 +149,16 @@ def _prepare(
     chooses = number > 1 and not settings.leaf_only
     embeddings = np.empty((len(sample.tokens), 0), np.float32)
     if chooses or settings.head_init == "linear":
-        embeddings = encoder.embed(sample.tokens, settings, n_threads=config.n_threads, report=report)
+        embeddings = encoder.embed(
+            sample.tokens, settings, n_threads=config.n_threads, report=report
+        )
 
     active = None
     if number > 1:
         beam = _beam(sample, embeddings, tree, number - 1, config) if chooses else None
-        active = active_rows(NEGATIVES if chooses else NEGATIVES[:1], sample.targets[number - 2], beam)
+        active = active_rows(
+            NEGATIVES if chooses else NEGATIVES[:1], sample.targets[number - 2], beam
+        )
 
     n_nodes = targets.shape[1]
     if settings.head_init == "linear":
@@ -177,8 +181,9 @@ def _beam(
     sample: _Sample, embeddings: Floats, tree: LabelTree, level: int, config: Config
 ) -> SparseRows:
     """(n_samples, nodes of `level`) that rankers trained on the present embeddings reach."""
-    features = sample.X if config.encoder.joint_ranker else csr_array((len(sample.tokens), 0), dtype=np.float32)
-    X = join_features(features, embeddings)
+    X = csr_array(embeddings)
+    if config.encoder.joint_ranker:
+        X = join_features(sample.X, embeddings, config.encoder.weight)
     levels = []
     for t in range(1, level + 1):
         active = active_rows(NEGATIVES[:1], sample.targets[t - 2] if t > 1 else None)

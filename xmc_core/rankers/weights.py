@@ -16,9 +16,9 @@ from xmc_core.solvers.scratch import ScratchPool
 from xmc_core.solvers.siblings import Tiles, parent_runs
 from xmc_core.types import Floats, Indices, Pointers
 
-BLOCK_FROM = 5.0
+BLOCK_FROM = 8.0
 """Chunks of up to 16 children are stored as lines of 16 weights if at least so many of them are
-not zero on average: at 5 a line takes 64 bytes where entries take 34, but answers in one step."""
+not zero on average: a line of 64 bytes is added in one step, 8 entries of 5 bytes in eight."""
 
 INDEX_BYTES = 256 * 2**20
 """Levels whose bitmap would be larger are searched by binary search instead."""
@@ -69,7 +69,7 @@ class ChunkedWeights:
     from entry_start[c] + row_pointer[chunk_pointer[c] + c + t] to the same with t + 1."""
 
     offsets: NDArray[Any]
-    """(entries,) which child of the parent; uint16, or int32 with more than 65,536 children."""
+    """(entries,) which child of the parent; see `offset_type`."""
 
     values: Floats
     """(entries,)"""
@@ -185,7 +185,7 @@ class ChunkedWeights:
         features = tiles.features if as_block else np.empty(rows, np.int32)
         row_pointer = np.empty(0 if as_block else rows + n_parents, np.int32)
         n_entries = 0 if as_block else len(tiles.weights)
-        offsets = np.empty(n_entries, np.uint16 if widest <= 2**16 else np.int32)
+        offsets = np.empty(n_entries, offset_type(widest))
         values = np.empty(n_entries, np.float32)
 
         def fill(run: tuple[int, int]) -> None:
@@ -215,6 +215,14 @@ class ChunkedWeights:
             n_features, pointer, biases, chunk_pointer, features, block, entry_start, row_pointer,
             offsets, values,
         )  # fmt: skip
+
+
+def offset_type(widest: int) -> type[np.integer[Any]]:
+    """Smallest integer that tells apart the children of the widest parent. Leaves of up to 256
+    labels need a byte: 5 bytes a weight."""
+    if widest <= 2**8:
+        return np.uint8
+    return np.uint16 if widest <= 2**16 else np.int32
 
 
 def _ends(sizes: NDArray[Any]) -> Pointers:

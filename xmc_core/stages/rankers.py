@@ -12,8 +12,9 @@ from xmc_core.stages.inputs import Inputs
 
 def run(inputs: Inputs, config: Config, out: Path, report: Reporter) -> None:
     """Join the features, grow the tree anew (disentangled again), train, and bundle the model."""
-    X_train = join_features(inputs.X_train, inputs.embeddings_train)
-    X_test = join_features(inputs.X_test, inputs.embeddings_test)
+    weight = config.encoder.weight
+    X_train = join_features(inputs.X_train, inputs.embeddings_train, weight)
+    X_test = join_features(inputs.X_test, inputs.embeddings_test, weight)
     model = train_xr_linear(X_train, inputs.Y_train, config, report=report)
     model.predict(X_test).save(out / "predictions")
 

@@ -1,8 +1,9 @@
-"""An encoder fine-tuned along the tree, and what it makes of every document."""
+"""Stage: the encoder, fine-tuned along the tree, and the embeddings of all texts."""
 
 import csv
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,39 +12,50 @@ from xmc_core.persistence import write_store
 from xmc_core.reporting import Reporter
 from xmc_core.stages.inputs import Inputs
 
-NO_ENCODER = "none"
+if TYPE_CHECKING:
+    from xmc_core.encoder.finetune import CurvePoint
 
 
 def run(inputs: Inputs, config: Config, out: Path, report: Reporter) -> None:
-    """Fine-tune, save the encoder, embed train and test; without an encoder, zero columns."""
+    """Fine-tune level by level and encode train and test; `encoder: none` gives zero columns."""
     dataset = inputs.dataset
-    if config.encoder.name == NO_ENCODER:
-        train = np.empty((len(dataset.train_texts), 0), np.float32)
-        test = np.empty((len(dataset.test_texts), 0), np.float32)
-        report.message("encoder.name is none: the rankers see tf-idf alone")
+    if config.encoder.name == "none":
+        train, test = (
+            np.empty((len(texts), 0), np.float32)
+            for texts in (dataset.train_texts, dataset.test_texts)
+        )
+        curve: Sequence[CurvePoint] = ()
     else:
-        from xmc_core.models.xr_transformer import fine_tune  # torch takes seconds to import
+        from xmc_core.models.xr_transformer import fine_tune  # loads torch
 
         tuned = fine_tune(
             dataset.train_texts,
             inputs.X_train,
-            dataset.Y_train,
+            inputs.Y_train,
             inputs.disentangled_tree,
             config,
             report=report,
         )
-        train = tuned.embeddings
+        train, curve = tuned.embeddings, tuned.curve
         test = tuned.encoder.embed(
             dataset.test_texts, config.encoder, n_threads=config.n_threads, report=report
         )
         tuned.encoder.save(out / "encoder")
-        points = [asdict(point) for point in tuned.curve]
-        if points:
-            with (out / "curves.csv").open("w", encoding="utf-8", newline="") as file:
-                writer = csv.DictWriter(file, list(points[0]), lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(points)
-            report.metrics(steps=len(points), final_loss=round(points[-1]["loss"], 6))
-
     write_store(out, "embeddings", arrays={"train": train, "test": test})
-    report.metrics(dimensions=train.shape[1], fine_tuned_levels=config.encoder.levels)
+    write_curve(out / "curves.csv", curve)
+    report.metrics(
+        dimensions=train.shape[1],
+        levels=len({point.level for point in curve}),
+        steps=max((point.step for point in curve), default=0),
+    )
+
+
+def write_curve(file: Path, curve: Sequence["CurvePoint"]) -> None:
+    """One row a point; only the header for a frozen encoder or none."""
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["step", "level", "loss", "learning_rate"])
+        for point in curve:
+            writer.writerow(
+                [point.step, point.level, f"{point.loss:.6g}", f"{point.learning_rate:.6g}"]
+            )

@@ -1,0 +1,205 @@
+"""xmc run, train, predict, evaluate on a small project."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import PARAMS, Command, small_documents, tree_of, write_documents
+from xmc_core.data.prediction_file import read_predictions
+from xmc_core.stages.paths import STAGES
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose pipeline has run, made once."""
+    from xmc_core.cli import main
+
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "params.yaml").write_text(PARAMS)
+    raw = folder / "data" / "raw" / "here"
+    write_documents(raw / "train.jsonl", small_documents())
+    write_documents(raw / "test.jsonl", [*small_documents(20), ("new words only", ["unseen"])])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        with pytest.raises(SystemExit) as ended:
+            main(["run", "--dataset", "here", "--quiet"])
+    assert not ended.value.code
+    return folder
+
+
+@pytest.fixture
+def on_finished(finished: Path, xmc: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
+    monkeypatch.chdir(finished)
+    monkeypatch.setenv("COLUMNS", "200")
+    return xmc
+
+
+def test_run_without_a_stage_runs_all(finished: Path):
+    artifacts = finished / "data" / "artifacts" / "here"
+    assert {path.name for path in artifacts.iterdir()} == set(STAGES)
+    assert all((artifacts / stage / "facts.json").is_file() for stage in STAGES)
+    assert (finished / "data" / "reports" / "here" / "metrics.json").is_file()
+
+
+def test_a_stage_run_again_writes_the_same_bytes(finished: Path, on_finished: Command):
+    stages = ("dataset", "tfidf_features", "initial_tree", "matcher", "disentangled_tree")
+    for stage in stages:
+        before = tree_of(finished / "data" / "artifacts" / "here" / stage)
+        assert on_finished("run", stage, "-d", "here").code == 0
+        assert tree_of(finished / "data" / "artifacts" / "here" / stage) == before
+
+
+def test_a_stage_names_the_one_that_must_run_before(xmc: Command):
+    result = xmc("run", "matcher", "-d", "here")
+    assert result.code == 2
+    assert "run the stage `initial_tree` first (xmc run initial_tree --dataset here)" in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "matchr", "-d", "here"], "there is no stage 'matchr'; the stages are dataset, "),
+        (["run", "-d", "here", "--preset", "big"], "has no presets.big; it knows linear, other"),
+        (["run", "-d", "here", "--set", "tree.branching=8"], "--set needs --preset: without one"),
+        (
+            ["run", "-d", "here", "-p", "linear", "-s", "tree.brnching=8"],
+            "there is no parameter tree.brnching; did you mean tree.branching?",
+        ),
+        (
+            ["run", "-d", "here", "-p", "linear", "-s", "tree.branching=1"],
+            "tree.branching must be at least 2, got 1",
+        ),
+        (["run", "-d", "here", "-p", "linear", "-s", "tree.branching"], "PARAMETER=VALUE"),
+        (["run", "-d", "here", "-p", "linear", "-s", "seed=[1"], "is no number, word or [list]"),
+        (["train", "-d", "here", "-p", "linear", "-s", "tree=3"], "tree must be a mapping, got 3"),
+    ],
+)
+def test_settings_are_checked_before_anything_runs(
+    xmc: Command, project: Path, arguments: list[str], words: str
+):
+    write_documents(project / "data" / "raw" / "here" / "train.jsonl", small_documents())
+    before = tree_of(project)
+    result = xmc(*arguments)
+    assert result.code == 2
+    assert words in result.err
+    assert len(result.err.splitlines()) == 1
+    assert tree_of(project) == before
+
+
+def test_a_preset_of_choice_leaves_everything_else_untouched(finished: Path, on_finished: Command):
+    before = tree_of(finished / "data" / "artifacts")
+    arguments = ("-d", "here", "-p", "other", "-s", "tree.max_leaf_size=3", "-q")
+    for stage in ("dataset", "tfidf_features", "initial_tree"):
+        assert on_finished("run", stage, *arguments).code == 0
+    assert tree_of(finished / "data" / "artifacts") == before
+    facts = finished / "data" / "presets" / "other" / "artifacts" / "here" / "initial_tree"
+    assert json.loads((facts / "facts.json").read_text())["largest_leaf"] <= 3
+
+
+def test_predict_shows_labels_best_first(on_finished: Command):
+    result = on_finished("predict", "here", "about topic3 and detail8", "-k", "2")
+    assert result.code == 0
+    assert "about topic3 and detail8" in result.out
+    assert "t3" in result.out
+    assert "d8" in result.out
+
+
+def test_predict_writes_lines_that_evaluate_takes_back(
+    finished: Path, on_finished: Command, tmp_path: Path
+):
+    test = finished / "data" / "raw" / "here" / "test.jsonl"
+    answers = tmp_path / "answers.jsonl"
+    assert on_finished("predict", "here", "--input", test, "-o", answers, "-k", "10").code == 0
+    assert len(answers.read_text().splitlines()) == 23
+    from_file = json.loads(on_finished("evaluate", answers, "-d", "here", "--json").out)
+    from_stage = json.loads(on_finished("evaluate", "-d", "here", "--json").out)
+    bundle = "data/artifacts/here/rankers/bundle"
+    from_model = json.loads(on_finished("evaluate", bundle, "-d", "here", "--json").out)
+    folder = "data/artifacts/here/rankers/predictions"
+    from_folder = json.loads(on_finished("evaluate", folder, "-d", "here", "--json").out)
+    assert from_stage == from_model == from_folder == from_file
+    metrics = json.loads((finished / "data" / "reports" / "here" / "metrics.json").read_text())
+    assert {n: metrics["xr_transformer"][n] for n in from_stage} == from_stage
+    assert from_stage["P@1"] > 80
+
+
+def test_evaluate_shows_a_table_of_metrics(on_finished: Command):
+    out = on_finished("evaluate", "-d", "here").out
+    assert all(name in out for name in ("@1", "@10", "PSnDCG"))
+
+
+def test_predict_reads_plain_lines_from_standard_input(
+    on_finished: Command, monkeypatch: pytest.MonkeyPatch
+):
+    import io
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("about topic1\n\nabout topic2\n"))
+    lines = on_finished("predict", "here", "-i", "-", "--json", "-k", "1").out.splitlines()
+    assert [json.loads(line)["text"] for line in lines] == ["about topic1", "", "about topic2"]
+    assert json.loads(lines[0])["labels"] == ["t1"]
+
+
+def test_a_bad_input_leaves_no_output(on_finished: Command, tmp_path: Path):
+    source = write_documents(tmp_path / "in.jsonl", small_documents(3))
+    source.write_text(source.read_text() + "broken\n")
+    result = on_finished("predict", "here", "-i", source, "-o", tmp_path / "out.jsonl")
+    assert result.code == 2
+    assert "in.jsonl, line 6: not JSON" in result.err
+    assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "project"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["predict", "here"], "give either texts or --input FILE"),
+        (["predict", "here", "text", "-i", "file"], "give either texts or --input FILE"),
+        (["predict", "here", "-i", "no.jsonl"], "cannot read no.jsonl: No such file"),
+        (["predict", "nobody", "text"], "train one first: xmc train --dataset nobody."),
+        (["predict", "here", "x", "-p", "linear"], "xmc train --dataset here --preset linear."),
+        (["predict", "data/artifacts/here/matcher/model", "x"], "holds rankers alone"),
+        (["predict", "data/artifacts/here/dataset", "x"], "holds a dataset, not a model"),
+        (["evaluate", "-d", "here", "nowhere"], "nowhere is not a saved xmc folder"),
+        (["evaluate", "-d", "here", "data/raw/here/test.jsonl"], 'line 1: expected "labels" and'),
+    ],
+)
+def test_what_cannot_be_predicted_or_measured_is_said(
+    on_finished: Command, arguments: list[str], words: str
+):
+    result = on_finished(*arguments)
+    assert result.code == 2
+    assert words in result.err
+
+
+def test_train_ends_with_the_models_folder(xmc: Command, project: Path):
+    write_documents(project / "data" / "raw" / "here" / "train.jsonl", small_documents())
+    result = xmc("train", "-d", "here", "-q")
+    assert result.code == 0
+    folder = result.out.strip()
+    assert xmc("predict", folder, "about topic2", "-k", "1", "--json").code == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"labels": ["a"], "scores": []}', "two lists of the same length"),
+        ('{"labels": ["z"], "scores": [1]}', "the data set has no label 'z'"),
+        ('{"labels": ["a"], "scores": ["x"]}', '"scores" must be numbers'),
+        ('{"labels": [["a"]], "scores": [1]}', r"the data set has no label \['a'\]"),
+        ('{"labels": ["a"], "scores": [1]}\n{"labels": [], "scores": []}', "for 2 documents"),
+    ],
+)
+def test_a_broken_file_of_predictions_is_refused(tmp_path: Path, line: str, words: str):
+    from xmc_core.errors import DataError
+
+    (tmp_path / "p.jsonl").write_text(line)
+    with pytest.raises(DataError, match=words):
+        read_predictions(tmp_path / "p.jsonl", ["a", "b"], 1)
+
+
+def test_warmup_trains_and_leaves_nothing(xmc: Command, project: Path):
+    before = tree_of(project)
+    result = xmc("warmup")
+    assert result.code == 0
+    assert "kernels are ready" in result.out
+    assert tree_of(project) == before
