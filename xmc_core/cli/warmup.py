@@ -1,28 +1,34 @@
 """xmc warmup: compile every kernel once, so that nobody waits for it later."""
 
+import json
 import tempfile
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from xmc_core.config import Config
 
 TOPICS = 12
 LABELS_PER_TOPIC = 8
 ROWS = 400
+LEAF_SIZES = (16, 300)
+"""Rankers of a leaf are stored in three ways: up to 16 labels side by side if most weights are not
+zero, up to 256 with their places in a byte (which the pipeline's run has seen), and more."""
 
 
 def warmup() -> None:
     """Compile all kernels into the cache, by training and predicting on a tiny made-up data set.
 
-    It takes about a minute on a fresh machine and a few seconds later on. Installing does it; run
+    It takes a minute on a fresh machine and a few seconds later on. Installing does it; run
     it again after an upgrade of numba, or as the user under whom the pipeline will run.
     """
-    import time
-
     from xmc_core.cli.progress import CommandReporter
-    from xmc_core.config import LOSSES, Config
-    from xmc_core.models import PipelineModel, train_xr_linear
+    from xmc_core.config import Config
+    from xmc_core.models import PipelineModel
     from xmc_core.reporting import PROGRESS_SECONDS, duration
-    from xmc_core.stages.inputs import Inputs
     from xmc_core.stages.paths import STAGES, ProjectPaths
     from xmc_core.stages.runner import run_stage
 
@@ -39,35 +45,44 @@ def warmup() -> None:
         paths = ProjectPaths(Path(folder), "warmup")
         write_made_up_data(paths.raw)
         for done, stage in enumerate(STAGES):
-            seconds = time.monotonic() - began
-            if seconds > PROGRESS_SECONDS:
-                report.progress(done, len(STAGES), "stages", seconds)
+            if (seconds := time.monotonic() - began) > PROGRESS_SECONDS:
+                report.progress(done, len(STAGES) + 1, "steps", seconds)
             run_stage(stage, paths, config, quiet=True)
-        pipeline = PipelineModel.load(paths.out("rankers") / "bundle")
-        pipeline.predict(["topic0 topic1"])
-        inputs = Inputs(paths)
-        for loss in LOSSES:
-            # Without a threshold weights are dense, which has a layout of its own.
-            other = config.replace(**{"rankers.loss": loss, "rankers.threshold": 0})
-            model = train_xr_linear(inputs.X_train, inputs.Y_train, other, tree=inputs.initial_tree)
-            model.predict(inputs.X_test)
+        PipelineModel.load(paths.out("rankers") / "bundle").predict(["topic0 topic1"])
+        train_other_layouts(config)
     typer.echo(f"kernels are ready ({duration(time.monotonic() - began)})")
 
 
 def write_made_up_data(folder: Path) -> None:
     """Documents whose words tell their labels, some of them rare, some documents empty."""
-    import json
-
     folder.mkdir(parents=True)
     with (folder / "train.jsonl").open("w", encoding="utf-8") as file:
         for row in range(ROWS):
-            topic = row % TOPICS
-            labels = [
-                f"label {topic}.{(row // TOPICS + i * i) % LABELS_PER_TOPIC}" for i in range(3)
-            ]
-            words = [
-                f"topic{topic}",
-                *(label.replace(" ", "").replace(".", "x") for label in labels),
-            ]
-            text = "" if row == 7 else " ".join([*words, f"word{row % 37}", f"word{row % 53}"])
+            topic, n = row % TOPICS, row // TOPICS
+            labels = [f"label{topic}x{(n + i * i) % LABELS_PER_TOPIC}" for i in range(3)]
+            words = [f"topic{topic}", *labels, f"word{row % 37}", f"word{row % 53}"]
+            text = "" if row == 7 else " ".join(words)
             file.write(json.dumps({"text": text, "labels": [] if row == 8 else labels}) + "\n")
+
+
+def train_other_layouts(config: "Config") -> None:
+    """Rankers of every loss, in narrow and in wide leaves."""
+    import numpy as np
+    from scipy.sparse import csr_array, random_array
+
+    from xmc_core.config import LOSSES
+    from xmc_core.models import train_xr_linear
+    from xmc_core.tree import LabelTree
+
+    chance = np.random.default_rng(0)
+    X = csr_array(random_array((ROWS, 40), density=0.3, dtype=np.float32, rng=chance))
+    X.sort_indices()
+    for leaf_size in LEAF_SIZES:
+        columns = np.arange(ROWS * 4) % (2 * leaf_size)
+        ones = np.ones(len(columns), np.float32)
+        Y = csr_array((ones, (np.repeat(np.arange(ROWS), 4), columns)), (ROWS, 2 * leaf_size))
+        leaves = np.arange(2 * leaf_size).reshape(2, leaf_size).tolist()
+        tree = LabelTree.from_leaves(leaves, branching=2)
+        for loss in LOSSES:
+            changes = {"rankers.loss": loss, "rankers.threshold": 0, "rankers.max_iter": 3}
+            train_xr_linear(X, Y, config.replace(**changes), tree=tree).predict(X)

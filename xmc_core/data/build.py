@@ -56,8 +56,8 @@ def build_dataset(
         )
     if not in_test:
         raise DataError(
-            f"{test.source}: no document has a label, so nothing could be measured; give a test file "
-            "with labels, or leave it out and hold out a larger share (dataset.test_share)."
+            f"{test.source}: no document has a label, so nothing could be measured; give a test "
+            "file with labels, or hold out a larger share (dataset.test_share)."
         )
     if test_given and in_test.keys().isdisjoint(known):
         raise DataError(
