@@ -143,7 +143,7 @@ def table(results: list[dict[str, Any]]) -> list[str]:
             ]
             worst = max(abs(scores["libpecos"][n] - scores["xmc"][n]) for n in names)
             lines.append(
-                f"| {' / '.join(names)} | {values[0]} | {values[1]} | differ by {worst:.2f} at most |"
+                f"| {' / '.join(names)} | {values[0]} | {values[1]} | {worst:.2f} apart at most |"
             )
     return lines
 
@@ -188,8 +188,8 @@ def main() -> None:
         "# Benchmarks",
         "",
         "Made by `make bench-linear`; every single run is in `benchmarks/results/linear.json`.",
-        f"Machine: {about['machine']}; commit {about['commit']}. Both sides in turn, each task in a process of its",
-        "own, threads pinned; medians, ranges in brackets; a ratio above 1 means that xmc needs less.",
+        f"Machine: {about['machine']}; commit {about['commit']}. Both sides in turn, each task in",
+        "a process of its own, threads pinned; medians, ranges in brackets; a ratio above 1 means that xmc needs less.",
     ]
     page.write_text("\n".join([*head, *table(results)]) + "\n")
 

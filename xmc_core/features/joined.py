@@ -46,11 +46,14 @@ def join_features(X: SparseRows, embeddings: Floats, weight: float = 1.0) -> Spa
             f"the embedding of row {row:,} is not finite; the encoder's training went wrong "
             "(a lower encoder.learning_rate, or encoder.precision: fp32, may help)."
         )
-    unit = (embeddings * (weight / np.where(lengths > 0, lengths, 1))).astype(np.float32, copy=False)
+    scaled = embeddings * (weight / np.where(lengths > 0, lengths, 1))
     index = np.int32 if n_samples * n_dims < 2**31 else np.int64
     columns = np.tile(np.arange(n_dims, dtype=index), n_samples)
     pointer = np.arange(n_samples + 1, dtype=index) * n_dims
-    dense = csr_array((unit.reshape(-1), columns, pointer), shape=(n_samples, n_dims))
+    dense = csr_array(
+        (scaled.astype(np.float32, copy=False).reshape(-1), columns, pointer),
+        shape=(n_samples, n_dims),
+    )
     joined = csr_array(hstack((X, dense), format="csr"))
     joined.sort_indices()
     return joined

@@ -62,7 +62,7 @@ class Inputs:
 
     @property
     def encoder(self) -> Path:
-        """Of `xr_transformer`: the fine-tuned encoder's folder; absent with `encoder.name: none`."""
+        """Of `xr_transformer`: the fine-tuned encoder; no folder with `encoder.name: none`."""
         return self.paths.existing("xr_transformer") / "encoder"
 
     @cached_property
