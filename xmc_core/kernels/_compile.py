@@ -7,10 +7,34 @@ check what kernels trust; `error_model="numpy"` turns division by zero into inf,
 order is then fixed at compile time, so equal input still gives equal bits.
 """
 
+import contextlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from numba import njit
+
+SOURCES = Path(__file__).parent
+
+
+def drop_stale_cache(sources: Path = SOURCES) -> int:
+    """Delete cached machine code that is older than the newest kernel source; returns how much.
+
+    numba compares a cached kernel with its own file only, so an edit of a helper in another file
+    would leave its callers running the old code. Where the folder is read-only nothing is done:
+    sources do not change there either.
+    """
+    newest = max(file.stat().st_mtime for file in sources.glob("*.py"))
+    dropped = 0
+    for cached in (*sources.glob("__pycache__/*.nbi"), *sources.glob("__pycache__/*.nbc")):
+        with contextlib.suppress(OSError):
+            if cached.stat().st_mtime < newest:
+                cached.unlink()
+                dropped += 1
+    return dropped
+
+
+drop_stale_cache()
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
