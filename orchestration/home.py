@@ -11,6 +11,8 @@ DAGSTER_YAML = """\
 # Dagster's own settings for `make demo` and `make ui`; all else is SQLite in this folder.
 telemetry:
   enabled: false
+nux: # no request to join a newsletter
+  enabled: false
 """
 
 

@@ -143,7 +143,7 @@ def test_fine_tuning_along_the_tree_brings_texts_of_a_label_together(tiny_folder
         tiny_folder, planted, X, tree, levels=3, steps=[20, 20, 40], learning_rate=3e-3,
         batch_size=16, head_learning_rate=1e-2,
     )  # fmt: skip
-    assert scatter(tuned.embeddings) < 0.8 * scatter(frozen.embeddings)
+    assert scatter(tuned.embeddings) < 0.9 * scatter(frozen.embeddings)
 
 
 def test_an_overlapping_tree_is_fine(tiny_folder, planted, X):

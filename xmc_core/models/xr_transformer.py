@@ -34,8 +34,9 @@ ROWS_PER_NODE = 32
 fewer than this many per node for the linear classifiers that its head starts from. Encoding all
 documents before each level costs more than all steps together as soon as there are few steps."""
 
-WARM_START = RankersConfig(cost=(10.0,), cost_negative=(10.0,), threshold=(0.0,))
-"""Settings of those linear classifiers. Embeddings have unit length."""
+WARM_START = RankersConfig(cost=(1.0,), cost_negative=(1.0,), threshold=(0.0,))
+"""Settings of those linear classifiers, on rows of unit length. Weak ones on purpose: a head of
+large weights meets every margin by itself and leaves the encoder nothing to learn."""
 
 NEGATIVES = ("teacher_forcing", "matcher_aware")
 
