@@ -5,7 +5,7 @@ DATASET ?= python-api
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui test check format warmup repro clean
+.PHONY: help install demo ui test check format warmup repro bench-linear clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,6 +51,14 @@ format: .venv/installed-dev ## let ruff tidy the code
 
 warmup: .venv/installed ## compile all kernels into the cache
 	$(BIN)/xmc warmup
+
+.xmc/peers/installed: benchmarks/requirements-peers.txt
+	$(PYTHON) -m venv .xmc/peers
+	.xmc/peers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+bench-linear: .venv/installed .xmc/peers/installed ## XR-Linear beside libpecos: speed, memory, accuracy
+	$(BIN)/python benchmarks/linear.py --peers .xmc/peers/bin/python
 
 clean: ## remove the environment and all local state; data/raw stays
 	rm -rf .venv .xmc .dvc/cache .dvc/tmp data/artifacts data/reports data/presets dvc.lock

@@ -2,7 +2,7 @@
 
 python benchmarks/linear.py --peers ENVIRONMENT [--pairs 3] [--threads 1 2] [--sets ...]
 
-Writes benchmarks/results/linear-<machine>.json and the table in docs/benchmarks.md.
+Writes benchmarks/results/linear.json and the table in docs/benchmarks.md.
 """
 
 import argparse
@@ -189,7 +189,7 @@ def main() -> None:
         "",
         "Made by `make bench-linear`; every single run is in `benchmarks/results/linear.json`.",
         f"Machine: {about['machine']}; commit {about['commit']}. Both sides in turn, each task in",
-        "a process of its own, threads pinned; medians, ranges in brackets; a ratio above 1: xmc needs less.",
+        "a process of its own, threads pinned; medians, ranges in brackets; above 1: xmc needs less.",
     ]
     page.write_text("\n".join([*head, *table(results)]) + "\n")
 
