@@ -189,7 +189,7 @@ def main() -> None:
         "",
         "Made by `make bench-linear`; every single run is in `benchmarks/results/linear.json`.",
         f"Machine: {about['machine']}; commit {about['commit']}. Both sides in turn, each task in",
-        "a process of its own, threads pinned; medians, ranges in brackets; above 1: xmc needs less.",
+        "a process of its own, threads pinned; medians, ranges in brackets. Above 1: we win.",
     ]
     page.write_text("\n".join([*head, *table(results)]) + "\n")
 
