@@ -57,8 +57,8 @@ warmup: .venv/installed ## compile all kernels into the cache
 	.xmc/peers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
-bench-linear: .venv/installed .xmc/peers/installed ## XR-Linear beside libpecos: speed, memory, accuracy
-	$(BIN)/python benchmarks/linear.py --peers .xmc/peers/bin/python
+bench-linear: .venv/installed .xmc/peers/installed ## XR-Linear beside its peers: speed, memory, accuracy; RESUME=1 goes on
+	$(BIN)/python benchmarks/linear.py --peers .xmc/peers/bin/python $(if $(RESUME),--resume)
 
 clean: ## remove the environment and all local state; data/raw stays
 	rm -rf .venv .xmc .dvc/cache .dvc/tmp data/artifacts data/reports data/presets dvc.lock

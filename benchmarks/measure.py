@@ -1,25 +1,50 @@
-"""What a worker measures: CPU and wall seconds of a block, peak memory of the process, latencies.
+"""What a worker measures: CPU and wall seconds of a block, memory of the process, latencies.
 
 Imported by the workers of all environments, so it needs numpy alone.
 """
 
+import contextlib
 import json
-import resource
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 
+def memory_mb(field: str) -> float:
+    """VmRSS (resident now) or VmHWM (its peak) of this process.
+
+    Not ru_maxrss: that one survives exec, so a worker would inherit the peak of whoever started it.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) / 1024
+    raise OSError(f"/proc/self/status has no {field}")
+
+
 @contextmanager
 def measured(into: dict[str, Any]) -> Iterator[None]:
-    """Add `cpu` (all threads of the process, user and system) and `wall` seconds of the block."""
+    """Add what the block takes.
+
+    cpu, wall: seconds; cpu of all threads of the process, user and system.
+    held_mb: resident before it, that is the interpreter, the libraries and the block's input.
+    peak_mb: the most that was resident during it, all that included.
+    grown_mb: what the block itself added.
+    """
+    into["held_mb"] = memory_mb("VmRSS")
+    # Forgets the peak of loading the input; where it may not be written the peak covers loading.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
     cpu, wall = time.process_time(), time.perf_counter()
     yield
     into["cpu"] = time.process_time() - cpu
     into["wall"] = time.perf_counter() - wall
+    into["peak_mb"] = memory_mb("VmHWM")
+    into["grown_mb"] = into["peak_mb"] - into["held_mb"]
 
 
 def latencies(call: Callable[[int], Any], n_rows: int, calls: int = 2000) -> dict[str, float]:
@@ -37,7 +62,20 @@ def latencies(call: Callable[[int], Any], n_rows: int, calls: int = 2000) -> dic
     }
 
 
+def latencies_together(call: Callable[[int], Any], n_rows: int, callers: int = 4) -> dict[str, Any]:
+    """Latencies of one caller alone, then of several at once: the median caller's."""
+    result: dict[str, Any] = latencies(call, n_rows)
+    with ThreadPoolExecutor(callers) as pool:
+        each = list(pool.map(lambda _: latencies(call, n_rows, 1000), range(callers)))
+    for name in ("p50_us", "p99_us"):
+        result[f"{name}_{callers}_callers"] = float(np.median([one[name] for one in each]))
+    return result
+
+
+def size_mb(folder: Path) -> float:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**20
+
+
 def finish(result: dict[str, Any]) -> None:
-    """Print the result as the last line, with the peak memory of the process."""
-    result["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Print the result as the last line."""
     print(json.dumps(result), flush=True)

@@ -8,6 +8,7 @@ documents, labels, words a document and labels a document agree; the words do no
 import json
 import lzma
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,13 +59,20 @@ def texts(name: str, split: str) -> list[str]:
 
 
 def prepare(name: str) -> Path:
-    """Folder with X_train, Y_train, X_test, Y_test as npz (CSR, float32); made when missing."""
+    """Folder with X_train, Y_train, X_test, Y_test as npz (CSR, float32); made when missing.
+
+    Of a real set also texts.json: the training texts, lower-cased and split at every character that
+    belongs to no word, so that tokenisers of different rules find the same words in them.
+    """
     folder = CACHE / name
     if not (folder / "done").exists():
         folder.mkdir(parents=True, exist_ok=True)
         matrices = _synthetic(SYNTHETIC[name]) if name in SYNTHETIC else _real(name)
         for matrix_name, matrix in matrices.items():
             save_npz(folder / f"{matrix_name}.npz", matrix, compressed=False)
+        if name in REAL:
+            words = [" ".join(re.findall(r"\w+", text.lower())) for text in texts(name, "train")]
+            (folder / "texts.json").write_text(json.dumps(words))
         (folder / "done").touch()
     return folder
 
@@ -86,21 +94,24 @@ def _real(name: str) -> dict[str, csr_array]:
 
     vectorizer, X_train = fit_tfidf(texts(name, "train"), TfidfConfig())
     train, test = ([row["labels"] for row in _rows(name, split)] for split in ("train", "test"))
-    numbers = {label: i for i, label in enumerate(sorted({x for row in train for x in row}))}
+    known_labels = sorted({x for row in train for x in row})
+    # Labels that train never shows come last; they count as missed in PSP.
+    new_labels = sorted({x for row in test for x in row} - set(known_labels))
+    numbers = {label: i for i, label in enumerate([*known_labels, *new_labels])}
 
-    def matrix(rows: list[list[str]]) -> csr_array:
-        known = [sorted({numbers[x] for x in row if x in numbers}) for row in rows]
-        indptr = np.concatenate([[0], np.cumsum([len(k) for k in known])])
-        indices = np.array([x for k in known for x in k], np.int32)
+    def matrix(rows: list[list[str]], n_labels: int) -> csr_array:
+        columns = [sorted({numbers[x] for x in row}) for row in rows]
+        indptr = np.concatenate([[0], np.cumsum([len(c) for c in columns])])
+        indices = np.array([x for c in columns for x in c], np.int32)
         return csr_array(
-            (np.ones(len(indices), np.float32), indices, indptr), shape=(len(rows), len(numbers))
+            (np.ones(len(indices), np.float32), indices, indptr), shape=(len(rows), n_labels)
         )
 
     return {
         "X_train": X_train,
         "X_test": vectorizer.transform(texts(name, "test")),
-        "Y_train": matrix(train),
-        "Y_test": matrix(test),
+        "Y_train": matrix(train, len(known_labels)),
+        "Y_test": matrix(test, len(numbers)),
     }
 
 

@@ -1,0 +1,226 @@
+"""docs/benchmarks.md, made from the JSON files in benchmarks/results/ and from nothing else.
+
+python benchmarks/report.py
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import sets
+from journal import METRICS, RESULTS
+
+Row = dict[str, Any]
+SYNTHETIC = tuple(sets.SYNTHETIC)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One line of the main table: a number per run, and the ratio that was the goal."""
+
+    title: str
+    task: str
+    field: str
+    unit: str
+    goal: float
+    goal_synthetic: float = 0.0
+
+
+FIGURES = (
+    Figure("label features and tree", "tree", "cpu", "CPU s", 2),
+    Figure("the same, wall", "tree", "wall", "s", 2),
+    Figure("train all levels", "train", "cpu", "CPU s", 6, 10),
+    Figure("the same, wall", "train", "wall", "s", 6, 10),
+    Figure("peak memory of training", "train", "peak_mb", "MB", 1 / 0.6),
+    Figure("the same, less what was held before", "train", "grown_mb", "MB", 1 / 0.6),
+    Figure("model on disk", "train", "model_mb", "MB", 1 / 0.7),
+    Figure("batch prediction", "predict", "us_per_row", "CPU µs a row", 5),
+    Figure("the same, wall of all rows", "predict", "wall", "s", 5),
+    Figure("one row, median", "row", "p50_us", "µs", 10),
+    Figure("one row, p99", "row", "p99_us", "µs", 0),
+    Figure("tf-idf, words, 1-2-grams", "tfidf", "cpu", "CPU s", 10),
+    Figure("the same, wall", "tfidf", "wall", "s", 10),
+)
+
+PAIRS_TEXT = """\
+Both sides in turn, each task in a process of its own, threads pinned to as many cores; median
+(smallest – largest) of the runs, ratios pair by pair, libpecos / xmc: above 1 we win. Both train
+on the tree that libpecos grew, with its default settings. Peak memory is that of the whole process
+while it trains: interpreter, libraries, X, Y and tree (the same on both sides), working memory and
+model; the line below it counts only what training added to what the process held before. tf-idf:
+the vectoriser and the training rows, from texts lower-cased and split into words beforehand, so
+that all find the same terms."""
+
+
+def span(values: list[float]) -> str:
+    digits = 0 if median(values) >= 100 else 2
+    middle, *ends = (f"{x:,.{digits}f}" for x in (median(values), min(values), max(values)))
+    return f"{middle} ({' – '.join(ends)})" if len(values) > 1 else middle
+
+
+def verdict(reached: bool, goal: str) -> str:
+    return f"{goal}: reached" if reached else f"{goal}: **not reached**"
+
+
+def of(rows: list[Row], task: str, side: str) -> list[Row]:
+    found = [row for row in rows if row["task"] == task and row["side"] == side]
+    return sorted(found, key=lambda row: row["pair"])
+
+
+def ratio_line(rows: list[Row], figure: Figure, peer: str = "libpecos") -> list[str]:
+    theirs, ours = of(rows, figure.task, peer), of(rows, figure.task, "xmc")
+    both = list(zip(theirs, ours, strict=False))
+    if not both:
+        return []
+    a, b = [t[figure.field] for t, _ in both], [o[figure.field] for _, o in both]
+    ratios = [x / y for x, y in zip(a, b, strict=True)]
+    goal = figure.goal_synthetic if rows[0]["set"] in SYNTHETIC else 0
+    goal = goal or figure.goal
+    title = figure.title if peer == "libpecos" else f"{figure.title}, {peer}"
+    told = verdict(median(ratios) >= goal, f"{goal:.2g}") if goal else ""
+    return [
+        f"| {title} | {span(a)} {figure.unit} | {span(b)} {figure.unit} | {span(ratios)} | {told} |"
+    ]
+
+
+def set_lines(rows: list[Row]) -> Iterable[str]:
+    """All lines of one set and number of threads."""
+    for figure in FIGURES:
+        yield from ratio_line(rows, figure)
+        if figure.task == "tfidf":
+            yield from ratio_line(rows, figure, "sklearn")
+        if figure.field == "p99_us":
+            yield from callers_line(rows)
+    theirs, ours = of(rows, "predict", "libpecos"), of(rows, "predict", "xmc")
+    if theirs and ours:
+        for names in (METRICS[:3], METRICS[3:]):
+            apart = max(abs(theirs[0][n] - ours[0][n]) for n in names)
+            told = verdict(apart <= 0.15, "0.15") if names[0] == "P@1" else ""
+            scores = f"{percent(theirs[0], names)} | {percent(ours[0], names)}"
+            yield f"| {' / '.join(names)} | {scores} | {apart:.2f} apart at most | {told} |"
+
+
+def callers_line(rows: list[Row]) -> Iterable[str]:
+    """p99 with four concurrent callers, and how many times their median it is."""
+    cells, times = [], 0.0
+    for side in ("libpecos", "xmc"):
+        runs = of(rows, "row", side)
+        if not runs:
+            return
+        p50, p99 = (median(r[f"p{n}_us_4_callers"] for r in runs) for n in (50, 99))
+        times = median(r["p99_us_4_callers"] / r["p50_us_4_callers"] for r in runs)
+        cells.append(f"{p50:,.0f} / {p99:,.0f} µs, {times:.1f} times")
+    told = verdict(times <= 5, "ours 5 times at most")
+    yield f"| one row, 4 callers: median / p99 | {cells[0]} | {cells[1]} | | {told} |"
+
+
+def percent(row: Row, names: tuple[str, ...]) -> str:
+    return " / ".join(f"{row[name]:.2f}" for name in names)
+
+
+def pairs_section(rows: list[Row]) -> Iterable[str]:
+    yield from ("", "## Beside libpecos 1.2.8, same tree and settings", "", PAIRS_TEXT)
+    for name, threads in dict.fromkeys((row["set"], row["threads"]) for row in rows):
+        yield from ("", f"### {name}, {threads} thread{'s' if threads > 1 else ''}", "")
+        yield "| step | libpecos | xmc | ratio | goal |"
+        yield "|---|---|---|---|---|"
+        yield from set_lines([r for r in rows if (r["set"], r["threads"]) == (name, threads)])
+
+
+def models_section(title: str, text: str) -> Callable[[list[Row]], Iterable[str]]:
+    """A table with a line per model: what training took, what it weighs, how it answers."""
+
+    def lines(rows: list[Row]) -> Iterable[str]:
+        yield from ("", f"## {title}", "", text)
+        for name in dict.fromkeys(row["set"] for row in rows):
+            yield from ("", f"### {name}", "")
+            yield (
+                "| model | P@1 / 3 / 5 | PSP@1 / 3 / 5 | train CPU s | peak MB | model MB | "
+                "batch CPU µs a row | one row, median µs |"
+            )
+            yield "|---|---|---|---|---|---|---|---|"
+            mine = [row for row in rows if row["set"] == name]
+            for side, settings in dict.fromkeys((row["side"], row["settings"]) for row in mine):
+                yield model_line(
+                    [r for r in mine if (r["side"], r["settings"]) == (side, settings)],
+                    side if settings == "alone" else f"{side}, {settings}",
+                )
+
+    return lines
+
+
+def model_line(rows: list[Row], title: str) -> str:
+    by_task = {row["task"]: row for row in rows}
+    whole, predict, row = (by_task.get(task) for task in ("whole", "predict", "row"))
+    cells = [title]
+    cells += [percent(predict, METRICS[:3]), percent(predict, METRICS[3:])] if predict else ["", ""]
+    cells += (
+        [f"{whole['cpu']:.1f}", f"{whole['peak_mb']:,.0f}", f"{whole['model_mb']:.1f}"]
+        if whole
+        else ["", "", ""]
+    )
+    cells += [f"{predict['us_per_row']:.0f}" if predict else ""]
+    cells += [f"{row['p50_us']:.0f}" if row else ""]
+    return f"| {' | '.join(cells)} |"
+
+
+def large_section(rows: list[Row]) -> Iterable[str]:
+    yield from ("", "## Large sets", "")
+    yield "`make bench-large`, a process for each step; peak memory is that of the whole process."
+    for name in dict.fromkeys(row["set"] for row in rows):
+        mine = [row for row in rows if row["set"] == name]
+        yield from ("", f"### {name}, {mine[0]['threads']} threads", "")
+        yield from ("| step | wall s | CPU s | peak MB | |", "|---|---|---|---|---|")
+        for row in mine:
+            facts = ", ".join(f"{k} {v:,.6g}" for k, v in row["facts"].items())
+            yield (
+                f"| {row['task']} | {row['wall']:,.1f} | {row['cpu']:,.1f} | {row['peak_mb']:,.0f} "
+                f"| {facts} |"
+            )
+        limit = mine[0]["limit_mb"]
+        peak = max(row["peak_mb"] for row in mine)
+        yield from ("", f"Peak {peak:,.0f} MB; goal {verdict(peak < limit, f'{limit:,.0f} MB')}.")
+
+
+SECTIONS: dict[str, Callable[[list[Row]], Iterable[str]]] = {
+    "pairs": pairs_section,
+    "presets": models_section(
+        "Best settings",
+        "One thread, a run each: the preset `linear`, and the settings of libpecos that do best\n"
+        "on one of these sets: `released` (what it ships for EUR-Lex-4K's rankers) and `cost4`\n"
+        "(positives count four times). Each side grows its own tree; training time includes that.",
+    ),
+    "others": models_section(
+        "Other peers",
+        "One thread, a run each, default settings, own trees: omikuji 0.5.2 (reads a text file as\n"
+        "a part of its training, and answers row by row), napkinXC 0.7.2, libpecos 1.2.8.",
+    ),
+    "large": large_section,
+}
+
+
+def write() -> None:
+    """Write the page."""
+    lines: list[str] = []
+    about = []
+    for name, section in SECTIONS.items():
+        file = RESULTS / f"{name}.json"
+        if file.exists():
+            content = json.loads(file.read_text())
+            commits = dict.fromkeys(row["commit"] for row in content["results"])
+            about.append(f"- `{file.name}`: {content['machine']}; commit {', '.join(commits)}")
+            lines += section(content["results"])
+    head = [
+        "# Benchmarks",
+        "",
+        "Made by `make bench-linear` and `make bench-large` from the runs in `benchmarks/results`:",
+        "",
+        *about,
+    ]
+    (sets.ROOT / "docs" / "benchmarks.md").write_text("\n".join([*head, *lines]) + "\n")
+
+
+if __name__ == "__main__":
+    write()
