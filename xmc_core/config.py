@@ -26,6 +26,7 @@ from xmc_core.types import Json
 LOSSES = ("squared_hinge", "hinge", "logistic")
 NEGATIVES = ("teacher_forcing", "matcher_aware", "given")
 RELEVANCE = ("none", "l1", "l2", "max")
+LABEL_FEATURES = ("pifa", "text", "both")
 POST_PROCESSORS = ("none", "sigmoid", "l1-hinge", "l2-hinge", "l3-hinge", "l4-hinge")
 SOURCES = ("files", "python-api")
 
@@ -149,10 +150,20 @@ class TreeConfig:
     max_features: int = 256
     """Strongest features kept of each label's centroid while splitting; 0 keeps all."""
 
+    label_features: str = "pifa"
+    """What labels are alike by. pifa: the sum of their training rows; text: the words of their
+    names; both: text_weight of the one and the rest of the other. Without known words in its name
+    a label goes by its rows; if no name has any (`Q42`), text and both are refused."""
+
+    text_weight: float = 0.3
+    """both: share of the name, the rest is the rows'."""
+
     seed: int = 0
     """Chooses the first k-means centres: same seed, same tree."""
 
     def __post_init__(self) -> None:
+        _require_each((self.label_features,), LABEL_FEATURES, "tree.label_features")
+        _require(0 < self.text_weight < 1, "tree.text_weight", "between 0 and 1", self.text_weight)
         _require(self.branching >= 2, "tree.branching", "at least 2", self.branching)
         _require(self.max_leaf_size >= 1, "tree.max_leaf_size", "at least 1", self.max_leaf_size)
         _require(self.seed >= 0, "tree.seed", "0 or more", self.seed)

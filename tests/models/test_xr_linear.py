@@ -234,6 +234,12 @@ def test_names_both_sizes_when_samples_do_not_match(data):
         train_xr_linear(X, Y[:149], CONFIG)
 
 
+def test_matrices_have_no_label_names_to_grow_a_tree_on(data):
+    config = CONFIG.replace(**{"tree.label_features": "text"})
+    with pytest.raises(ConfigError, match=r"is text, but matrices have no label names"):
+        train_xr_linear(*data, config)
+
+
 def test_names_both_sizes_when_the_tree_or_its_features_do_not_match(data, model):
     X, Y = data
     with pytest.raises(ShapeError, match=r"Y has 39 labels but the tree has 40"):

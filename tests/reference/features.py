@@ -71,6 +71,18 @@ def label_centroids(Y: Dense, X: Dense, max_features: int = 0) -> Dense:
     return unit_rows(strongest(unit_rows(Y).T @ X, max_features))
 
 
+def label_features(Y: Dense, X: Dense, text: Dense, share: float) -> Dense:
+    """Rows and name, label by label; a label without a name goes by its rows."""
+    centroids = label_centroids(Y, X)
+    mixed = [
+        (1 - share) * rows + share * np.pad(name, (0, len(rows) - len(name)))
+        if name.any()
+        else rows
+        for rows, name in zip(centroids, text, strict=True)
+    ]
+    return unit_rows(np.array(mixed))
+
+
 def strongest(Z: Dense, max_features: int) -> Dense:
     """Zero all but the entries of largest absolute value of each row, the left ones first."""
     kept = np.zeros_like(Z)

@@ -6,8 +6,10 @@ from scipy.sparse import csr_array
 from xmc_core.config import Config, TfidfConfig, TreeConfig
 from xmc_core.data import Dataset
 from xmc_core.errors import DataError
+from xmc_core.models import PipelineModel
+from xmc_core.persistence import read_store
 from xmc_core.stages.inputs import Inputs
-from xmc_core.stages.paths import ProjectPaths
+from xmc_core.stages.paths import STAGES, ProjectPaths
 from xmc_core.stages.runner import run_stage
 
 CONFIG = Config(tfidf=TfidfConfig(min_df=1), tree=TreeConfig(max_leaf_size=1, branching=2))
@@ -46,6 +48,43 @@ def test_the_initial_tree_holds_every_label(paths):
     facts = run_stage("initial_tree", paths, CONFIG, quiet=True)
     assert facts == {"labels": 3, "leaves": 3, "depth": 3, "largest_leaf": 1, "smallest_leaf": 1}
     assert len(Inputs(paths).initial_tree.labels_without_leaf()) == 0
+
+
+@pytest.mark.parametrize("kind", ["pifa", "text", "both"])
+def test_the_initial_tree_is_grown_on_rows_or_names(paths, kind):
+    config = CONFIG.replace(**{"tree.label_features": kind})
+    run_stage("tfidf_features", paths, config, quiet=True)
+    run_stage("initial_tree", paths, config, quiet=True)
+    Z = read_store(paths.out("initial_tree"), "initial-tree").csr("label_features").toarray()
+    names = Inputs(paths).vectorizer.transform(["wine", "white", "dog"]).toarray()
+    likeness = (Z * names).sum(axis=1)
+    assert np.all(likeness > 0.99) if kind == "text" else np.all(likeness < 0.99)
+    assert len(Inputs(paths).initial_tree.labels_without_leaf()) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "together"), [("pifa", {(0, 1), (2, 3)}), ("text", {(0, 2), (1, 3)})]
+)
+def test_both_trees_put_labels_together_by_rows_or_by_names(tmp_path, kind, together):
+    """Rows speak of wine (0, 1) or dogs (2, 3), names of small (0, 2) or large (1, 3) things."""
+    paths = ProjectPaths(tmp_path, "toy")
+    words = ["wine grape", "grape wine", "dog bone", "bone dog", "small", "large"]
+    Y = csr_array(np.eye(6, 4, dtype=np.float32))
+    names = ["small", "large", "a small one", "a large one"]
+    Dataset(words, words, names, Y, Y).save(paths.out("dataset"))
+    config = CONFIG.replace(
+        **{
+            "tfidf.max_ngram": 1,
+            "tree.label_features": kind,
+            "tree.max_leaf_size": 2,
+            "disentangle.max_clusters": 1,
+        }
+    )
+    for stage in STAGES[1:-1]:
+        run_stage(stage, paths, config, quiet=True)
+    final = PipelineModel.load(paths.out("rankers") / "bundle").model.tree
+    for tree in (Inputs(paths).initial_tree, final):
+        assert {tuple(tree.leaf_labels(leaf).tolist()) for leaf in range(2)} == together
 
 
 def test_the_tree_needs_features_first(paths):

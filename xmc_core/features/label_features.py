@@ -7,11 +7,15 @@ array([[0.71, 0.71, 0.  ],
        [0.  , 0.  , 1.  ]], dtype=float32)
 """
 
-import numpy as np
-from scipy.sparse import csr_array
+from collections.abc import Sequence
 
-from xmc_core.errors import ShapeError
+import numpy as np
+from scipy.sparse import csr_array, diags_array
+
+from xmc_core.config import TreeConfig
+from xmc_core.errors import DataError, ShapeError
 from xmc_core.features.blocks import Rows, blocks_of_work, stack
+from xmc_core.features.tfidf import TfidfVectorizer
 from xmc_core.kernels.arguments import read_only
 from xmc_core.kernels.centroids import centroids_into
 from xmc_core.parallel import map_threads
@@ -20,6 +24,76 @@ from xmc_core.types import SparseRows
 BLOCK_ENTRIES = 2**18
 """Labels are taken in blocks whose positives have together about this many features (more where X
 has more columns, which each block's scratch memory has, too)."""
+
+
+def label_features(
+    Y: SparseRows,
+    X: SparseRows,
+    config: TreeConfig,
+    *,
+    label_names: Sequence[str],
+    vectorizer: TfidfVectorizer,
+    n_threads: int = -1,
+) -> SparseRows:
+    """Represent each label as `tree.label_features` says: by its rows, by its name, or by both.
+
+    Both are rows over the same terms, so they are added up, (1 - w) * rows + w * name, instead of
+    being put side by side: a word in one label's name then meets the same word in the documents of
+    another, and the words of a cluster are read off either part alike.
+
+    Parameters
+    ----------
+    Y : (n_samples, n_labels)
+    X : (n_samples, n_features)
+        The vectorizer's columns come first; others (an embedding's) may follow.
+    label_names : (n_labels,) or more
+
+    Returns
+    -------
+    (n_labels, n_features)
+        Rows of unit length. A label whose name has no word that the vectorizer knows goes by its
+        rows, one without rows by its name; one that has neither gets an empty row.
+
+    Raises
+    ------
+    DataError
+        If names are asked for and no name has a known word.
+    ShapeError
+        If X, Y, the names and the vectorizer do not fit together.
+    """
+    centroids = label_centroids(Y, X, max_features=config.max_features, n_threads=n_threads)
+    if config.label_features == "pifa":
+        return centroids
+    n_labels = Y.shape[1]
+    if len(label_names) < n_labels or vectorizer.n_features > X.shape[1]:
+        raise ShapeError(
+            f"Y has {n_labels:,} labels but there are {len(label_names):,} names; X has "
+            f"{X.shape[1]:,} columns and the vectorizer {vectorizer.n_features:,}, which must not "
+            "be more."
+        )
+    text = vectorizer.transform(label_names[:n_labels], n_threads)
+    text = csr_array((text.data, text.indices, text.indptr), shape=centroids.shape)
+    named = np.diff(text.indptr) > 0
+    if n_labels and not named.any():
+        raise DataError(
+            f"tree.label_features is {config.label_features}, but no label's name (the first is "
+            f"{label_names[0]!r}) has a word that occurs in the training texts; give the labels "
+            "names in labels.txt, or set tree.label_features to pifa."
+        )
+    share = config.text_weight if config.label_features == "both" else 1.0
+    rows_share = np.where(named, 1 - share, 1).astype(np.float32)
+    mixed = csr_array(diags_array(rows_share) @ centroids + np.float32(share) * text)
+    mixed.eliminate_zeros()
+    mixed.sort_indices()
+    return unit_rows(mixed)
+
+
+def unit_rows(Z: SparseRows) -> SparseRows:
+    """Z with every row that is not empty at length 1."""
+    lengths = np.sqrt(np.add.reduceat(np.append(Z.data.astype(np.float64) ** 2, 0), Z.indptr[:-1]))
+    lengths[np.diff(Z.indptr) == 0] = 1  # reduceat gives the next entry for an empty row
+    values = (Z.data / np.repeat(lengths, np.diff(Z.indptr))).astype(np.float32)
+    return csr_array((values, Z.indices, Z.indptr), shape=Z.shape)
 
 
 def label_centroids(

@@ -172,7 +172,8 @@ def train_xr_linear(
         `disentangle.max_clusters` is above 1, labels are given their clusters anew after
         training, `disentangle.rounds` times.
     label_features : (n_labels, any)
-        What to grow the tree on; by default the centroid of each label's rows.
+        What to grow the tree on, such as xmc_core.features.label_features.label_features; by
+        default the centroid of each label's rows.
     given
         By level number, (n_samples, nodes of the level above): rows that the classifiers of that
         level shall see, where `rankers.negatives` says `given`.
@@ -183,6 +184,8 @@ def train_xr_linear(
         If X, Y, the tree or the label features do not fit together.
     DataError
         If X holds a NaN or an infinity.
+    ConfigError
+        If `tree.label_features` wants the labels' names, which are not known here.
     """
     config = config or Config()
     X, Y = as_rows(X), as_rows(Y)
@@ -198,6 +201,11 @@ def train_xr_linear(
         return _train(X, Y, tree, config, given, report)
 
     if label_features is None:
+        if config.tree.label_features != "pifa":
+            raise ConfigError(
+                f"tree.label_features is {config.tree.label_features}, but matrices have no label "
+                "names; give label_features= (xmc_core.features.label_features), or set it to pifa."
+            )
         features = label_centroids(
             Y, X, max_features=config.tree.max_features, n_threads=config.n_threads
         )
