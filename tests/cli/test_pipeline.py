@@ -171,6 +171,53 @@ def test_what_cannot_be_predicted_or_measured_is_said(
     assert words in result.err
 
 
+def test_tree_shows_sizes_and_clusters(on_finished: Command):
+    result = on_finished("tree", "here")
+    assert result.code == 0
+    assert "here, initial_tree: 17 labels in 4 leaves of 4 to 5" in result.out
+    assert result.out.count(" leaf ") + result.out.count(" node ") == 6  # 2 above the 4 leaves
+    top = on_finished("tree", "here", "--depth", "1", "--labels", "0").out
+    assert top.count(" node ") == 2
+    assert " leaf " not in top
+
+
+@pytest.mark.parametrize("stage", ["disentangled_tree", "rankers"])
+def test_tree_shows_the_trees_of_later_stages(on_finished: Command, stage: str):
+    result = on_finished("tree", "here", "--stage", stage)
+    assert result.code == 0
+    assert f"here, {stage}: 17 labels in 4 leaves" in result.out
+    assert "labels live in several" in result.out
+
+
+def test_tree_finds_a_label_and_shows_its_leaf(on_finished: Command):
+    found = on_finished("tree", "here", "--search", "D11").out
+    assert "1 labels in 1 leaves" in found
+    row = next(line for line in found.splitlines() if "d11" in line)
+    leaf = row.split()[1]
+    shown = on_finished("tree", "here", "--leaf", leaf).out
+    assert f"leaf {leaf}: " in shown
+    assert any(line.split()[1:4] == ["d11", "│", "5"] for line in shown.splitlines())  # documents
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nobody"], "run the stage `initial_tree` first (xmc run initial_tree --dataset nobody)"),
+        (["here", "-p", "linear"], "(xmc run initial_tree --dataset here --preset linear)"),
+        (["here", "--leaf", "4"], "there is no leaf 4; the leaves are 0 .. 3."),
+        (["here", "--search", "xyz"], "no label has 'xyz' in its name"),
+        (["here", "--depth", "3"], "--depth 3: the leaves are at level 2;"),
+        (["here", "--leaf", "1", "--search", "d1"], "give --leaf or --search, not both"),
+    ],
+)
+def test_a_tree_that_cannot_be_shown_is_said(
+    on_finished: Command, arguments: list[str], words: str
+):
+    result = on_finished("tree", *arguments)
+    assert result.code == 2
+    assert words in result.err
+
+
 def test_train_ends_with_the_models_folder(xmc: Command, project: Path):
     write_documents(project / "data" / "raw" / "here" / "train.jsonl", small_documents())
     result = xmc("train", "-d", "here", "-q")

@@ -4,7 +4,7 @@ from scipy.sparse import csr_array
 
 from xmc_core.errors import ShapeError
 from xmc_core.tree import LabelTree
-from xmc_core.tree.describe import describe_leaf, describe_leaves
+from xmc_core.tree.describe import TreeGuide
 
 TERMS = ["the", "wine", "red wine", "dog", "lazy dog"]
 NAMES = ["merlot", "cabernet", "poodle", "beagle"]
@@ -22,37 +22,53 @@ FEATURES = csr_array(
 )
 
 
+GUIDE = TreeGuide(TREE, FEATURES, TERMS, NAMES)
+
+
 def test_names_the_words_that_set_a_leaf_apart():
-    assert describe_leaf(TREE, 0, FEATURES, TERMS, NAMES).words == ("wine",)
-    assert describe_leaf(TREE, 1, FEATURES, TERMS, NAMES).words == ("lazy dog",)
+    assert GUIDE.leaf(0).words == ("wine",)
+    assert GUIDE.leaf(1).words == ("lazy dog",)
 
 
 def test_the_label_closest_to_the_centre_comes_first():
-    assert describe_leaf(TREE, 1, FEATURES[:, :5], TERMS, NAMES).labels == ("poodle", "beagle")
+    guide = TreeGuide(TREE, FEATURES[:, :5], TERMS, NAMES)
+    assert guide.leaf(1).labels == ("poodle", "beagle")
 
 
 def test_reads_as_a_sentence_and_says_what_it_leaves_out():
-    description = describe_leaf(TREE, 1, FEATURES, TERMS, NAMES, n_labels=1)
-    assert str(description) == "leaf 1 (lazy dog): poodle; and 1 more"
+    assert str(GUIDE.leaf(1, n_labels=1)) == "(lazy dog): poodle; and 1 more"
 
 
-def test_several_leaves_are_described_as_one_by_one():
-    together = describe_leaves(TREE, [1, 0], FEATURES, TERMS, NAMES)
-    assert together == [describe_leaf(TREE, leaf, FEATURES, TERMS, NAMES) for leaf in (1, 0)]
+def test_an_upper_node_speaks_for_all_labels_below():
+    tree = LabelTree.from_leaves([[0], [1], [2], [3], [0]], branching=2)
+    guide = TreeGuide(tree, FEATURES, TERMS, NAMES)
+    assert tree.level_sizes == (2, 3, 5, 5)
+    left = guide.node(1, 0)
+    assert set(left.labels) == set(NAMES)
+    assert left.words == ()  # all labels are not apart from all labels
+    assert guide.node(2, 1).words == ("lazy dog",)
+    assert set(guide.node(2, 1).labels) == {"poodle", "beagle"}
+
+
+def test_a_label_in_several_leaves_is_one_label_of_their_parent():
+    tree = LabelTree.from_leaves([[0, 1], [1, 2], [3], [3]], branching=2)
+    told = TreeGuide(tree, FEATURES, TERMS, NAMES).node(1, 0)
+    assert told.n_labels == 3
+    assert sorted(told.labels) == ["cabernet", "merlot", "poodle"]
 
 
 def test_a_leaf_of_labels_without_features_has_no_words():
-    description = describe_leaf(TREE, 0, csr_array((4, 5), dtype=np.float32), TERMS, NAMES)
-    assert str(description) == "leaf 0 (no words): merlot; cabernet"
+    guide = TreeGuide(TREE, csr_array((4, 5), dtype=np.float32), TERMS, NAMES)
+    assert str(guide.leaf(0)) == "(no words): merlot; cabernet"
 
 
 def test_an_empty_leaf_is_described_as_such():
     tree = LabelTree.from_leaves([[0, 1, 2, 3], []], branching=2)
-    assert str(describe_leaf(tree, 1, FEATURES, TERMS, NAMES)) == "leaf 1 (no words): no labels"
+    assert str(TreeGuide(tree, FEATURES, TERMS, NAMES).leaf(1)) == "(no words): no labels"
 
 
 def test_refuses_names_that_do_not_fit_the_tree():
     with pytest.raises(ShapeError, match=r"4 labels, but there are 3 rows"):
-        describe_leaf(TREE, 0, FEATURES[:3], TERMS, NAMES)
+        TreeGuide(TREE, FEATURES[:3], TERMS, NAMES)
     with pytest.raises(ShapeError, match=r"7 terms but only 6 label features"):
-        describe_leaf(TREE, 0, FEATURES, [*TERMS, "x", "y"], NAMES)
+        TreeGuide(TREE, FEATURES, [*TERMS, "x", "y"], NAMES)

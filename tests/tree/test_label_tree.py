@@ -118,3 +118,13 @@ def test_refuses_levels_that_do_not_fit():
 def test_refuses_a_folder_of_another_kind(tmp_path):
     with pytest.raises(StoreError):
         LabelTree.load(tmp_path)
+
+
+def test_knows_the_way_to_a_leaf_and_the_labels_below_a_node():
+    tree = LabelTree.from_leaves([[0, 1], [2], [3, 4], [1], []], branching=2)
+    assert tree.level_sizes == (2, 3, 5, 6)
+    assert [tree.path(leaf) for leaf in (0, 2, 4)] == [[0, 0, 0, 0], [0, 0, 1, 2], [0, 1, 2, 4]]
+    assert tree.labels_below(0, 0).tolist() == [0, 1, 2, 3, 4, 1]
+    assert tree.labels_below(1, 1).tolist() == []
+    assert tree.labels_below(2, 1).tolist() == [3, 4, 1]
+    assert tree.labels_below(3, 0).tolist() == [0, 1]

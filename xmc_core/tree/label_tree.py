@@ -98,6 +98,20 @@ class LabelTree:
         start, end = self.pointers[-1][leaf : leaf + 2]
         return self.slot_labels[start:end]
 
+    def labels_below(self, level: int, node: int) -> Indices:
+        """Labels of the slots below a node; one in several leaves may be named several times."""
+        start, end = node, node + 1
+        for pointer in self.pointers[level:]:
+            start, end = pointer[start], pointer[end]
+        return self.slot_labels[start:end]
+
+    def path(self, leaf: int) -> list[int]:
+        """The nodes from the root to a leaf, one a level."""
+        nodes = [leaf]
+        for pointer in reversed(self.pointers[:-1]):
+            nodes.append(int(np.searchsorted(pointer, nodes[-1], side="right")) - 1)
+        return nodes[::-1]
+
     def leaf_of_slots(self) -> Indices:
         """(n_slots,) leaf of each slot."""
         return parents(self.pointers[-1])
