@@ -5,7 +5,7 @@ DATASET ?= python-api
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui test check format warmup repro bench-linear clean
+.PHONY: help install demo ui test check format warmup repro bench-linear bench-large clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -59,6 +59,9 @@ warmup: .venv/installed ## compile all kernels into the cache
 
 bench-linear: .venv/installed .xmc/peers/installed ## XR-Linear beside its peers: speed, memory, accuracy; RESUME=1 goes on
 	$(BIN)/python benchmarks/linear.py --peers .xmc/peers/bin/python $(if $(RESUME),--resume)
+
+bench-large: .venv/installed ## the large real set and three million labels; RESUME=1 goes on
+	$(BIN)/python benchmarks/large.py $(if $(RESUME),--resume)
 
 clean: ## remove the environment and all local state; data/raw stays
 	rm -rf .venv .xmc .dvc/cache .dvc/tmp data/artifacts data/reports data/presets dvc.lock

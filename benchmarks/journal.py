@@ -50,8 +50,8 @@ class Journal:
     def has(self, task: Task) -> bool:
         return any(asdict(task).items() <= row.items() for row in self.rows)
 
-    def add(self, row: dict[str, Any]) -> None:
-        self.rows.append({**row, "commit": commit()})
+    def add(self, task: Task, result: dict[str, Any]) -> None:
+        self.rows.append({**asdict(task), **result, "commit": commit()})
         self.file.parent.mkdir(exist_ok=True)
         text = json.dumps({"machine": machine(), "results": self.rows}, indent=1)
         aside = self.file.with_suffix(".part")
@@ -77,13 +77,12 @@ def run_all(tasks: Sequence[Task], journal: Journal, peers: str) -> None:
     for number, task in enumerate(waiting):
         left = sum(journal.seconds(t) for t in waiting[number:]) / 60
         print(f"[{number + 1}/{len(waiting)}, about {left:.0f} min left] {task}", flush=True)
-        row = run(task, peers)
-        journal.add(row)
-        short = {k: v for k, v in row.items() if k not in asdict(task)}
-        print("   ", json.dumps({k: round(v, 3) for k, v in short.items()}), flush=True)
+        result = run(task, peers)
+        journal.add(task, result)
+        print("   ", json.dumps({k: round(v, 3) for k, v in result.items()}), flush=True)
 
 
-def run(task: Task, peers: str) -> dict[str, Any]:
+def run(task: Task, peers: str) -> dict[str, float]:
     """One task in a fresh process pinned to its number of cores."""
     folder = sets.prepare(task.set)
     worker = "worker_ours.py" if task.side == "xmc" else f"worker_{task.side}.py"
@@ -100,10 +99,11 @@ def run(task: Task, peers: str) -> dict[str, Any]:
     )  # fmt: skip
     if done.returncode != 0:
         raise SystemExit(f"{task} failed ({done.returncode}):\n{done.stderr[-2000:]}")
-    row = {**asdict(task), **json.loads(done.stdout.strip().splitlines()[-1])}
+    result: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    result["process_s"] = time.perf_counter() - began
     if task.task == "predict":
-        row |= accuracy(folder, task.side, task.settings)
-    return {**row, "process_s": time.perf_counter() - began}
+        result |= accuracy(folder, task.side, task.settings)
+    return result
 
 
 def accuracy(folder: Path, side: str, settings: str) -> dict[str, float]:

@@ -38,6 +38,8 @@ SYNTHETIC = {
     "wiki10-like": Shape(14_000, 3_000, 100_000, 31_000, 700, 18.6, 600),
     "amazon-tenth-like": Shape(49_000, 10_000, 136_000, 67_000, 76, 5.4, 1_500),
 }
+LARGE = {"three-million": Shape(100_000, 10_000, 337_000, 3_000_000, 49, 36.0, 20_000)}
+"""As Amazon-3M, with a seventeenth of its documents; for large.py alone."""
 
 
 def available() -> list[str]:
@@ -67,9 +69,10 @@ def prepare(name: str) -> Path:
     folder = CACHE / name
     if not (folder / "done").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        matrices = _synthetic(SYNTHETIC[name]) if name in SYNTHETIC else _real(name)
+        shape = {**SYNTHETIC, **LARGE}.get(name)
+        matrices = _synthetic(shape) if shape else _real(name)
         for matrix_name, matrix in matrices.items():
-            save_npz(folder / f"{matrix_name}.npz", matrix, compressed=False)
+            save_npz(folder / f"{matrix_name}.npz", _narrow(matrix), compressed=False)
         if name in REAL:
             words = [" ".join(re.findall(r"\w+", text.lower())) for text in texts(name, "train")]
             (folder / "texts.json").write_text(json.dumps(words))
@@ -81,6 +84,12 @@ def load(folder: Path, name: str) -> csr_array:
     matrix = csr_array(load_npz(folder / f"{name}.npz"))
     matrix.sort_indices()
     return matrix
+
+
+def _narrow(matrix: csr_array) -> csr_array:
+    """With 32-bit indices, as every peer wants them."""
+    indices, pointer = matrix.indices.astype(np.int32), matrix.indptr.astype(np.int32)
+    return csr_array((matrix.data, indices, pointer), shape=matrix.shape)
 
 
 def _rows(name: str, split: str) -> Iterator[dict]:
@@ -126,9 +135,17 @@ def _synthetic(shape: Shape, seed: int = 7) -> dict[str, csr_array]:
     starts = np.searchsorted(topic[by_topic], np.arange(shape.topics + 1))
     cumulated = np.concatenate([[0.0], np.cumsum(popularity[by_topic])])
 
+    def ranks(low: float, high: float, size: tuple[int, int]) -> np.ndarray:
+        """Ranks of words, each factor equally likely; in place, as 3 million labels have many."""
+        drawn = rng.random(size, dtype=np.float32)
+        drawn *= np.log(high / low)
+        np.exp(drawn, out=drawn)
+        drawn *= low
+        return drawn
+
     # Each label owns 25 words and each topic 150, the rarer the higher the word's rank.
-    label_words = np.exp(rng.uniform(np.log(200), np.log(shape.features), (shape.labels, 25))) - 1
-    topic_words = np.exp(rng.uniform(np.log(50), np.log(0.7 * shape.features), (shape.topics, 150)))
+    label_words = ranks(200, shape.features - 1, (shape.labels, 25))
+    topic_words = ranks(50, 0.7 * shape.features, (shape.topics, 150))
     background = np.cumsum((np.arange(shape.features) + 3.0) ** -1.0)
     word_of_rank = rng.permutation(shape.features)
 
