@@ -202,6 +202,10 @@ class RankersConfig:
     """How a positive row's cost is shared out over its labels, induced up the tree and normalised
     per row: none, l1, l2, max."""
 
+    tail: float = 0.0
+    """How much more of that cost goes to the rarer labels of a row: shares are in proportion to
+    (rows of the label) ** -tail. Needs relevance l1, l2 or max."""
+
     def __post_init__(self) -> None:
         _require(self.loss in LOSSES, "rankers.loss", f"one of {', '.join(LOSSES)}", self.loss)
         for name in ("cost", "cost_negative", "threshold"):
@@ -222,6 +226,13 @@ class RankersConfig:
             "rankers.relevance",
             f"one of {', '.join(RELEVANCE)}",
             self.relevance,
+        )
+        _require(self.tail >= 0, "rankers.tail", "0 or more", self.tail)
+        _require(
+            self.tail == 0 or self.relevance != "none",
+            "rankers.tail",
+            "0 where rankers.relevance is none (there are no shares)",
+            self.tail,
         )
 
 

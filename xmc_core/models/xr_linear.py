@@ -22,6 +22,7 @@ from xmc_core.inference.beam import beam_search
 from xmc_core.persistence import read_store, write_store
 from xmc_core.persistence.atomic import fresh_folder
 from xmc_core.rankers.negatives import active_rows
+from xmc_core.rankers.relevance import favour_rare_labels
 from xmc_core.rankers.train import Level, LevelOutcome, train_together
 from xmc_core.rankers.weights import ChunkedWeights
 from xmc_core.reporting import SILENT, Reporter
@@ -260,7 +261,7 @@ def train_levels(
     """
     if X.shape[0] != Y.shape[0]:
         raise ShapeError(f"X has {X.shape[0]:,} rows but Y has {Y.shape[0]:,}.")
-    targets = tree.targets(Y)
+    targets = tree.targets(favour_rare_labels(Y, config.rankers.tail))
     kinds = per_level(config.rankers.negatives, tree.depth)
     done: list[tuple[ChunkedWeights, LevelOutcome]] = []
     waiting: list[Level] = []

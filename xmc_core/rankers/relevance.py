@@ -6,6 +6,24 @@ from scipy.sparse import csr_array
 from xmc_core.types import SparseRows
 
 
+def favour_rare_labels(Y: SparseRows, tail: float) -> SparseRows:
+    """Y with each label's values multiplied by (rows of the label) ** -tail.
+
+    With shares of a row's cost in proportion to these values, a rare label gets more of its row
+    than a common one: common labels have rows enough to be learned from smaller costs, and are
+    learned better for it.
+
+    >>> Y = csr_array([[1.0, 1.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    >>> favour_rare_labels(Y, 0.5).toarray()[0].tolist()
+    [0.5, 1.0]
+    """
+    if tail == 0:
+        return Y
+    rows = np.bincount(Y.indices, minlength=Y.shape[1]).astype(np.float64)
+    values = (Y.data * rows[Y.indices] ** -tail).astype(np.float32)
+    return csr_array((values, Y.indices, Y.indptr), shape=Y.shape)
+
+
 def normalise_rows(matrix: SparseRows, kind: str) -> SparseRows:
     """Divide each row by its l1 norm, l2 norm or maximum; `none` sets every value to 1.
 
