@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -175,24 +175,30 @@ class TreeConfig:
 class RankersConfig:
     """One linear classifier for each node and label of the tree. Lists: see the module's page."""
 
-    loss: str = "squared_hinge"
+    loss: tuple[str, ...] = ("squared_hinge",)
+    """squared_hinge, hinge or logistic."""
+
     cost: tuple[float, ...] = (1.0,)
     """Weight of a positive row's loss (liblinear's C); the higher, the less regularised."""
 
     cost_negative: tuple[float, ...] = (1.0,)
     """Weight of a negative row's loss."""
 
-    bias: float = 1.0
-    """Value of the constant feature; 0 trains without one. The bias is never thresholded away."""
+    bias: tuple[float, ...] = (1.0,)
+    """Value of the constant feature; 0 trains without one. The bias is never pruned away."""
 
-    tol: float = 0.1
+    tol: tuple[float, ...] = (0.1,)
     """Stop when the projected gradients of an epoch span less than this (liblinear's eps)."""
 
-    max_iter: int = 100
+    max_iter: tuple[int, ...] = (100,)
     """Epochs over a cluster's rows, at most."""
 
     threshold: tuple[float, ...] = (0.1,)
     """Weights smaller than this are dropped."""
+
+    max_weights: tuple[int, ...] = (0,)
+    """Keep only this many weights of a classifier, the largest by absolute value (of equal ones
+    those of the first features); the bias does not count. 0 keeps all."""
 
     negatives: tuple[tuple[str, ...], ...] = (("teacher_forcing",),)
     """Per level, which rows a classifier sees besides its positives. teacher_forcing: rows with a
@@ -207,17 +213,20 @@ class RankersConfig:
     (rows of the label) ** -tail. Needs relevance l1, l2 or max."""
 
     def __post_init__(self) -> None:
-        _require(self.loss in LOSSES, "rankers.loss", f"one of {', '.join(LOSSES)}", self.loss)
-        for name in ("cost", "cost_negative", "threshold"):
+        _require_each(self.loss, LOSSES, "rankers.loss")
+        rules: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
+            ("cost", "above 0", lambda value: value > 0),
+            ("cost_negative", "above 0", lambda value: value > 0),
+            ("bias", "0 (none) or more", lambda value: value >= 0),
+            ("tol", "above 0", lambda value: value > 0),
+            ("max_iter", "at least 1", lambda value: value >= 1),
+            ("threshold", "0 or more", lambda value: value >= 0),
+            ("max_weights", "0 (all) or more", lambda value: value >= 0),
+        )
+        for name, rule, holds in rules:
             _require_some(getattr(self, name), f"rankers.{name}")
-        for name in ("cost", "cost_negative"):
             for value in getattr(self, name):
-                _require(value > 0, f"rankers.{name}", "above 0", value)
-        for value in self.threshold:
-            _require(value >= 0, "rankers.threshold", "0 or more", value)
-        _require(self.bias >= 0, "rankers.bias", "0 (none) or more", self.bias)
-        _require(self.tol > 0, "rankers.tol", "above 0", self.tol)
-        _require(self.max_iter >= 1, "rankers.max_iter", "at least 1", self.max_iter)
+                _require(holds(value), f"rankers.{name}", rule, value)
         _require(len(self.negatives) > 0, "rankers.negatives", "a list with at least one entry", ())
         for kinds in self.negatives:
             _require_each(kinds, NEGATIVES, "rankers.negatives")

@@ -20,6 +20,7 @@ import json
 import os
 import resource
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -69,6 +70,28 @@ class Reporter:
 
 
 SILENT = Reporter()
+
+
+class SharedProgress:
+    """Progress of work that several threads take from one queue, in percent of its cost."""
+
+    def __init__(self, report: Reporter, cost: float, unit: str) -> None:
+        self._report = report
+        self._cost = cost
+        self._unit = unit
+        self._done = 0.0
+        self._began = self._last = time.monotonic()
+        self._lock = threading.Lock()
+
+    def add(self, cost: float) -> None:
+        """Work of this cost is done; told every few seconds."""
+        with self._lock:
+            self._done += cost
+            now = time.monotonic()
+            if now - self._last >= PROGRESS_SECONDS:
+                self._last = now
+                percent = round(100 * self._done / self._cost)
+                self._report.progress(percent, 100, self._unit, now - self._began)
 
 
 class Recorder(Reporter):

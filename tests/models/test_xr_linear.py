@@ -213,10 +213,29 @@ def test_stored_zeros_in_y_are_not_labels(data):
 
 
 def test_says_what_it_does_level_by_level(data):
+    X, Y = data
     recorder = Recorder()
-    train_xr_linear(*data, CONFIG, report=recorder)
-    texts = [event["text"] for event in recorder.events]
-    assert any(text.startswith("level 2 of 2: 40 classifiers") for text in texts)
+    model = train_xr_linear(X, Y, CONFIG, report=recorder)
+    texts = [event["text"] for event in recorder.events if event["event"] == "message"]
+    facts = {}
+    for event in recorder.events:
+        if event["event"] == "metrics":
+            facts |= event["values"]
+    outcomes = [outcome for _, outcome in train_levels(X, Y, model.tree, CONFIG)]
+    for number, outcome in enumerate(outcomes, start=1):
+        assert facts[f"level_{number}_objective"] == outcome.objective > 0
+        assert facts[f"level_{number}_epochs"] == outcome.epochs > 1
+        assert facts[f"level_{number}_not_converged"] == 0
+    wanted = f"level 2 of 2: 40 classifiers, {model.levels[1].nnz:,} weights, objective "
+    (text,) = (text for text in texts if text.startswith(wanted))
+    assert text.endswith(f"{outcomes[1].epochs} epochs, 0 not converged")
+
+
+def test_counts_the_labels_that_did_not_converge(data):
+    recorder = Recorder()
+    train_xr_linear(*data, CONFIG.replace(**{"rankers.max_iter": 1}), report=recorder)
+    values = [e["values"] for e in recorder.events if e["event"] == "metrics"]
+    assert values[-1]["level_2_not_converged"] == LABELS
 
 
 def test_outcomes_are_plain_facts(data):

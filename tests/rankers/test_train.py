@@ -10,7 +10,7 @@ from xmc_core.rankers.train import Level, train_level, train_together
 
 N, D = 60, 90
 POINTER = np.array([0, 3, 3, 20, 26], np.int64)  # a parent without children, one with 17
-EXACT = {"tol": 1e-5, "max_iter": 20_000, "threshold": (0.0,)}
+EXACT = {"tol": (1e-5,), "max_iter": (20_000,), "threshold": (0.0,)}
 
 
 @pytest.fixture(scope="module", name="X")
@@ -44,7 +44,7 @@ def train(X, targets, active, *, n_threads=2, level=2, depth=2, **settings):
 def test_agrees_with_the_reference(X, targets, active, relevance, with_active):
     active = active if with_active else None
     weights, outcome = train(
-        X, targets, active, relevance=relevance, cost=(3.0, 2.0), cost_negative=(0.5,), bias=0.5
+        X, targets, active, relevance=relevance, cost=(3.0, 2.0), cost_negative=(0.5,), bias=(0.5,)
     )
     expected, expected_b = reference.train_level(
         X.toarray(), targets.toarray(), POINTER, active.toarray() > 0 if with_active else None,

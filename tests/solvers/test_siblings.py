@@ -8,7 +8,7 @@ from xmc_core.kernels.lanes import LANES
 from xmc_core.kernels.sibling_rankers import DIRECT, EPOCHS, GRAM, NOT_CONVERGED, OBJECTIVE
 from xmc_core.rankers.train import Level, gather_clusters
 from xmc_core.solvers.scratch import ScratchPool
-from xmc_core.solvers.siblings import Problem, Rows, Tiles, parent_runs, plan_jobs, solve
+from xmc_core.solvers.siblings import Problem, Rows, Tiles, plan_jobs, solve
 
 N, D, CHILDREN = 70, 120, 19
 
@@ -27,7 +27,7 @@ def labels():
 def run(X, targets, *, loss="squared_hinge", n_threads=1, **changes):
     settings = {
         "cost_negative": 1.0, "bias": 1.0, "tol": 1e-5, "max_iter": 20_000,
-        "threshold": 0.0, "seed": 1, "method": DIRECT,
+        "threshold": 0.0, "max_weights": 0, "seed": 1, "method": DIRECT,
     }  # fmt: skip
     problem = Problem(loss=loss, **{**settings, **changes})
     pointer = np.array([0, targets.shape[1]], np.int64)
@@ -129,9 +129,3 @@ def test_jobs_cover_every_tile_once_however_they_are_cut(X, targets):
         ]
         expected = [(0, 0), *((2, t) for t in range(44)), *((3, t) for t in range(4))]
         assert tiles == expected
-
-
-def test_runs_of_parents_cover_all_of_them():
-    for costs in ([], [0, 0, 0], [5, 0, 0, 1], [1] * 50):
-        runs = parent_runs(np.array(costs), 8)
-        assert [p for a, b in runs for p in range(a, b)] == list(range(len(costs)))

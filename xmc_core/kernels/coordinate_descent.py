@@ -31,7 +31,8 @@ from xmc_core.kernels.lanes import (
     LIVE,
     MARGIN,
 )
-from xmc_core.kernels.simd import axpy, dot, rank_update, step
+from xmc_core.kernels.prefetch import prefetch
+from xmc_core.kernels.simd import axpy, dot, rank_update, squares, step
 from xmc_core.types import Floats, Indices, Pointers
 
 SQUARED_HINGE, HINGE, LOGISTIC = range(3)
@@ -39,6 +40,13 @@ SMALLEST_ALPHA = 1e-8
 """The logistic loss keeps alpha strictly between 0 and c."""
 
 NEWTON_STEPS = 100
+AHEAD = 2
+"""A row is asked for so many visits before its own. At the first level, where the rows do not fit
+the near caches, this saves a third of the time; asking for their lines of W instead loses some."""
+
+SUM_BLOCK = 256
+"""So many squares are added up in single precision, the blocks in double."""
+
 HUGE = np.float32(3e38)
 """Stands for infinity, which fast-math code may not see."""
 
@@ -75,6 +83,13 @@ def descend(
         newton_steps = 0
         for k in range(n):
             i = order[k]
+            if k + AHEAD < n:
+                later = order[k + AHEAD]
+                for j in range(pointer[later], pointer[later + 1], LANES):
+                    prefetch(ids, j)
+                    prefetch(data, j)
+                prefetch(coefficient, later * np.int64(LANES))
+                prefetch(beta, later * np.int64(LANES))
             dot(vector, W, ids, data, pointer[i], pointer[i + 1], state, MARGIN)
             q = square[i] + bias * bias
             if loss == LOGISTIC:
@@ -247,6 +262,7 @@ def logistic_step(
 @kernel
 def dual_objective(
     loss: int,
+    vector: bool,
     coefficient: Floats,
     beta: Floats,
     own: Floats,
@@ -255,13 +271,18 @@ def dual_objective(
     n_lanes: int,
 ) -> float:
     # Value of the dual, summed over lanes: a lower bound of the primal, equal to it when solved.
-    total = 0.0
-    for lane in range(n_lanes):
-        norm = np.float64(state[BIAS, lane]) ** 2
-        for f in range(len(W)):
-            norm += np.float64(W[f, lane]) ** 2
-        gain = 0.0
-        for i in range(len(own)):
+    # Lanes without a label are all zeros.
+    some = np.empty((1, LANES), np.float32)
+    norm = 0.0
+    for first in range(0, len(W), SUM_BLOCK):
+        squares(vector, W, first, min(first + SUM_BLOCK, len(W)), some, 0)
+        for lane in range(LANES):
+            norm += some[0, lane]
+    for lane in range(LANES):
+        norm += np.float64(state[BIAS, lane]) ** 2
+    gain = 0.0
+    for i in range(len(own)):
+        for lane in range(n_lanes):
             size = np.float64(abs(coefficient[i, lane]))
             alpha = np.float64(abs(beta[i, lane]))
             norm += own[i] * alpha * alpha
@@ -275,5 +296,4 @@ def dual_objective(
                 gain += alpha
                 if loss == SQUARED_HINGE:
                     gain -= 0.5 * size * alpha * alpha
-        total += gain - 0.5 * norm
-    return total
+    return gain - 0.5 * norm

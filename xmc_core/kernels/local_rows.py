@@ -41,33 +41,42 @@ def gather_rows(
     for i in range(n):
         n_nonzero += indptr[rows[i] + 1] - indptr[rows[i]]
 
-    # feature_map holds 1 + the feature's number in order of appearance.
-    counts = np.empty(min(n_nonzero, len(feature_map)) + 1, np.int32)
-    n_local = 0
+    # feature_map counts first, and holds local ids afterwards.
     for i in range(n):
         for j in range(indptr[rows[i]], indptr[rows[i] + 1]):
             feature = indices[j]
-            number = feature_map[feature]
-            if number == 0:
+            count = feature_map[feature]
+            if count == 0:
                 seen[feature >> 6] |= ONE << (np.uint64(feature) & LOW_SIX)
-                counts[n_local] = 1
-                n_local += 1
-                feature_map[feature] = n_local
-            else:
-                counts[number - 1] += 1
+            feature_map[feature] = count + 1
 
-    # Counting sort by falling frequency: local_id[number] for each feature.
+    # Counting sort by falling frequency; the features are met in ascending order.
     starts = np.zeros(n + 2, np.int64)
-    for number in range(n_local):
-        starts[n - counts[number] + 1] += 1
+    n_local = 0
+    for w in range(len(seen)):
+        word = seen[w]
+        while word != 0:
+            starts[n - feature_map[(w << 6) + lowest_bit(word)] + 1] += 1
+            n_local += 1
+            word = word & (word - ONE)
     n_shared = n_local - starts[n]
     for c in range(n + 1):
         starts[c + 1] += starts[c]
-    local_id = np.empty(n_local, np.int32)
-    for number in range(n_local):
-        place = n - counts[number]
-        local_id[number] = starts[place]
-        starts[place] += 1
+    features = np.empty(n_local, np.int32)
+    feature_ids = np.empty(n_local, np.int32)
+    found = 0
+    for w in range(len(seen)):
+        word = seen[w]
+        while word != 0:
+            feature = (w << 6) + lowest_bit(word)
+            place = n - feature_map[feature]
+            features[found] = feature
+            feature_ids[found] = starts[place]
+            feature_map[feature] = starts[place]
+            starts[place] += 1
+            found += 1
+            word = word & (word - ONE)
+        seen[w] = 0
 
     n_single = n_local - n_shared
     pointer = np.empty(n + 1, np.int64)
@@ -84,7 +93,7 @@ def gather_rows(
         shared_square = 0.0
         for j in range(indptr[rows[i]], indptr[rows[i] + 1]):
             value = values[j]
-            local = local_id[feature_map[indices[j]] - 1]
+            local = feature_map[indices[j]]
             if local < n_shared:
                 ids[end] = local
                 data[end] = value
@@ -98,19 +107,8 @@ def gather_rows(
         own[i] = own_square
         square[i] = own_square + shared_square
 
-    features = np.empty(n_local, np.int32)
-    feature_ids = np.empty(n_local, np.int32)
-    found = 0
-    for w in range(len(seen)):
-        word = seen[w]
-        while word != 0:
-            feature = (w << 6) + lowest_bit(word)
-            features[found] = feature
-            feature_ids[found] = local_id[feature_map[feature] - 1]
-            feature_map[feature] = 0
-            found += 1
-            word = word & (word - ONE)
-        seen[w] = 0
+    for k in range(n_local):
+        feature_map[features[k]] = 0
     return (
         pointer,
         ids,
@@ -123,3 +121,28 @@ def gather_rows(
         single_row,
         single_value,
     )
+
+
+@kernel
+def by_feature(
+    pointer: Pointers,  # (n + 1,) local CSR
+    ids: Indices,
+    data: Floats,
+    n_shared: int,
+) -> tuple[Pointers, Indices, Floats]:
+    # The same entries feature by feature, the rows of each ascending: (n_shared + 1,) pointers,
+    # rows, values.
+    starts = np.zeros(n_shared + 2, np.int64)
+    for j in range(len(ids)):
+        starts[ids[j] + 2] += 1
+    for f in range(n_shared):
+        starts[f + 2] += starts[f + 1]
+    rows = np.empty(len(ids), np.int32)
+    values = np.empty(len(ids), np.float32)
+    for i in range(len(pointer) - 1):
+        for j in range(pointer[i], pointer[i + 1]):
+            place = starts[ids[j] + 1]
+            rows[place] = i
+            values[place] = data[j]
+            starts[ids[j] + 1] = place + 1
+    return starts[: n_shared + 1], rows, values

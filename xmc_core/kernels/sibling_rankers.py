@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmc_core.kernels._compile import kernel
-from xmc_core.kernels.bits import Words
+from xmc_core.kernels.bits import Words, lowest_bit, popcount
 from xmc_core.kernels.coordinate_descent import (
     LOGISTIC,
     SQUARED_HINGE,
@@ -16,8 +16,9 @@ from xmc_core.kernels.coordinate_descent import (
 )
 from xmc_core.kernels.gram import gram_matrix, prefers_gram
 from xmc_core.kernels.lanes import BIAS, LANES, LIVE, N_STATE, Masks
-from xmc_core.kernels.local_rows import gather_rows
-from xmc_core.kernels.simd import above, axpy
+from xmc_core.kernels.local_rows import ONE, by_feature, gather_rows
+from xmc_core.kernels.selection import HIGH, LOW_BITS, largest_first
+from xmc_core.kernels.simd import above, dot
 from xmc_core.types import Doubles, Flags, Floats, Indices, Pointers
 
 OBJECTIVE, EPOCHS, ROW_VISITS, NOT_CONVERGED, NO_ROWS = range(5)
@@ -26,6 +27,8 @@ BIAS_WITHOUT_ROWS = -1.0
 """Margin of a label that no row was there to train: that of a negative that is just right."""
 
 AUTO, DIRECT, GRAM = range(3)
+
+WITHOUT_SIGN = np.uint64(0x7FFFFFFF)
 
 
 @kernel
@@ -50,6 +53,7 @@ def train_parents(
     tol: float,
     max_iter: int,
     threshold: np.float32,
+    max_weights: int,  # of a child; 0 keeps all
     seed: np.uint64,
     method: int,
     vector: bool,
@@ -73,134 +77,26 @@ def train_parents(
     tile_weights = np.zeros(n_tiles, np.int64)
     biases = np.full((n_tiles, LANES), BIAS_WITHOUT_ROWS, np.float32)
     statistics = np.zeros((n_tiles, N_STATISTICS), np.float64)
-    state = np.zeros((N_STATE, LANES), np.float32)
     n_features = 0
     n_weights = 0
     out = 0
     for parent in range(first_parent, last_parent):
-        own_rows = rows[row_pointer[parent] : row_pointer[parent + 1]]
-        members = is_member[row_pointer[parent] : row_pointer[parent + 1]]
-        n = len(own_rows)
         first_child, last_child = child_pointer[parent], child_pointer[parent + 1]
-        n_children = last_child - first_child
-        parent_tiles = min(last_tile, (n_children + LANES - 1) // LANES)
+        parent_tiles = min(last_tile, (last_child - first_child + LANES - 1) // LANES)
         if parent_tiles <= first_tile:
             continue
-        (
-            pointer,
-            ids,
-            data,
-            own,
-            square,
-            local_features,
-            feature_ids,
-            n_shared,
-            single_row,
-            single_value,
-        ) = gather_rows(indptr, indices, values, own_rows, feature_map, seen)
-
-        W = np.empty((n_shared, LANES), np.float32)
-        coefficient = np.empty((n, LANES), np.float32)
-        beta = np.empty((n, LANES), np.float32)
-        use_gram = method == GRAM or (method == AUTO and prefers_gram(n, pointer[n], n_children))
-        use_gram = use_gram and loss != LOGISTIC
-        if use_gram:
-            gram = gram_matrix(vector, pointer, ids, data, own, bias, W)
-            margins = np.empty((n, LANES), np.float32)
-        else:
-            gram = np.empty((0, LANES), np.float32)
-            margins = np.empty((0, LANES), np.float32)
-
-        for tile in range(first_tile, parent_tiles):
-            child = first_child + tile * LANES
-            n_lanes = min(LANES, last_child - child)
-            set_coefficients(
-                loss,
-                cost_negative,
-                own_rows,
-                members,
-                positive_pointer,
-                positives,
-                positive_costs,
-                child,
-                n_lanes,
-                coefficient,
-            )
-            tile_seed = mix(mix(seed) ^ np.uint64(child))
-            if use_gram:
-                epochs = descend_gram(
-                    loss,
-                    vector,
-                    gram,
-                    coefficient,
-                    beta,
-                    margins,
-                    state,
-                    tol,
-                    max_iter,
-                    n_lanes,
-                    tile_seed,
-                )
-                primal_from_dual(vector, pointer, ids, data, beta, bias, W, state)
-            else:
-                epochs = descend(
-                    loss,
-                    vector,
-                    pointer,
-                    ids,
-                    data,
-                    own,
-                    square,
-                    coefficient,
-                    beta,
-                    W,
-                    state,
-                    bias,
-                    tol,
-                    max_iter,
-                    n_lanes,
-                    tile_seed,
-                )
-
-            for lane in range(n_lanes):
-                trained = False
-                for i in range(n):
-                    if coefficient[i, lane] != 0.0:
-                        trained = True
-                        break
-                if trained:
-                    biases[out, lane] = state[BIAS, lane] * bias
-                else:
-                    statistics[out, NO_ROWS] += 1
-                statistics[out, NOT_CONVERGED] += state[LIVE, lane] > 0.0
-            statistics[out, OBJECTIVE] = dual_objective(
-                loss, coefficient, beta, own, W, state, n_lanes
-            )
-            statistics[out, EPOCHS] = epochs
-            statistics[out, ROW_VISITS] = epochs * n
-
-            features = grown(features, n_features, len(local_features))
-            masks = grown(masks, n_features, len(local_features))
-            weights, found_features, found_weights = keep_weights(
-                vector,
-                local_features,
-                feature_ids,
-                n_shared,
-                single_row,
-                single_value,
-                W,
-                beta,
-                threshold,
-                features[n_features:],
-                masks[n_features:],
-                weights,
-                n_weights,
-            )
-            tile_features[out] = found_features
-            tile_weights[out] = found_weights
-            n_features += found_features
-            n_weights += found_weights
-            out += 1
+        span = slice(row_pointer[parent], row_pointer[parent + 1])
+        end = out + parent_tiles - first_tile
+        features, masks, weights = train_parent(
+            indptr, indices, values, rows[span], is_member[span], first_child, last_child,
+            positive_pointer, positives, positive_costs, first_tile, parent_tiles, loss,
+            cost_negative, bias, tol, max_iter, threshold, max_weights, seed, method, vector,
+            feature_map, seen, features, masks, weights, n_features, n_weights,
+            tile_features[out:end], tile_weights[out:end], biases[out:end], statistics[out:end],
+        )  # fmt: skip
+        n_features += tile_features[out:end].sum()
+        n_weights += tile_weights[out:end].sum()
+        out = end
     return (
         features[:n_features].copy(),
         masks[:n_features].copy(),
@@ -210,6 +106,207 @@ def train_parents(
         biases,
         statistics,
     )
+
+
+@kernel
+def train_parent(
+    indptr: Pointers,
+    indices: Indices,
+    values: Floats,
+    own_rows: Indices,
+    members: Flags,
+    first_child: int,
+    last_child: int,
+    positive_pointer: Pointers,
+    positives: Indices,
+    positive_costs: Floats,
+    first_tile: int,
+    last_tile: int,
+    loss: int,
+    cost_negative: float,
+    bias: np.float32,
+    tol: float,
+    max_iter: int,
+    threshold: np.float32,
+    max_weights: int,
+    seed: np.uint64,
+    method: int,
+    vector: bool,
+    feature_map: Indices,
+    seen: Words,
+    features: Indices,  # out, from n_features on; grows
+    masks: Masks,
+    weights: Floats,  # out, from n_weights on; grows
+    n_features: int,
+    n_weights: int,
+    tile_features: Pointers,  # (tiles,) out
+    tile_weights: Pointers,
+    biases: Floats,  # (tiles, 16) out
+    statistics: Doubles,  # (tiles, 5) out
+) -> tuple[Indices, Masks, Floats]:
+    # A function of its own so that a parent's rows are freed before the next one's are gathered.
+    (
+        pointer,
+        ids,
+        data,
+        own,
+        square,
+        local_features,
+        feature_ids,
+        n_shared,
+        single_row,
+        single_value,
+    ) = gather_rows(indptr, indices, values, own_rows, feature_map, seen)
+    n = len(own_rows)
+    W = np.empty((n_shared, LANES), np.float32)
+    coefficient = np.empty((n, LANES), np.float32)
+    beta = np.empty((n, LANES), np.float32)
+    state = np.zeros((N_STATE, LANES), np.float32)
+    use_gram = method == GRAM or (
+        method == AUTO and prefers_gram(n, pointer[n], last_child - first_child)
+    )
+    use_gram = use_gram and loss != LOGISTIC
+    if use_gram:
+        feature_pointer, feature_rows, feature_values = by_feature(pointer, ids, data, n_shared)
+        gram = gram_matrix(
+            vector,
+            pointer,
+            ids,
+            data,
+            feature_pointer,
+            feature_rows,
+            feature_values,
+            own,
+            bias,
+            W,
+        )
+        margins = np.empty((n, LANES), np.float32)
+    else:
+        feature_pointer, feature_rows, feature_values = pointer[:0], ids[:0], data[:0]
+        gram = np.empty((0, LANES), np.float32)
+        margins = np.empty((0, LANES), np.float32)
+
+    for tile in range(first_tile, last_tile):
+        out = tile - first_tile
+        child = first_child + tile * LANES
+        n_lanes = min(LANES, last_child - child)
+        set_coefficients(
+            loss,
+            cost_negative,
+            own_rows,
+            members,
+            positive_pointer,
+            positives,
+            positive_costs,
+            child,
+            n_lanes,
+            coefficient,
+        )
+        tile_seed = mix(mix(seed) ^ np.uint64(child))
+        if use_gram:
+            epochs = descend_gram(
+                loss,
+                vector,
+                gram,
+                coefficient,
+                beta,
+                margins,
+                state,
+                tol,
+                max_iter,
+                n_lanes,
+                tile_seed,
+            )
+            primal_from_dual(
+                vector, feature_pointer, feature_rows, feature_values, beta, bias, W, state
+            )
+        else:
+            epochs = descend(
+                loss,
+                vector,
+                pointer,
+                ids,
+                data,
+                own,
+                square,
+                coefficient,
+                beta,
+                W,
+                state,
+                bias,
+                tol,
+                max_iter,
+                n_lanes,
+                tile_seed,
+            )
+
+        for lane in range(n_lanes):
+            trained = False
+            for i in range(n):
+                if coefficient[i, lane] != 0.0:
+                    trained = True
+                    break
+            if trained:
+                biases[out, lane] = state[BIAS, lane] * bias
+            else:
+                statistics[out, NO_ROWS] += 1
+            statistics[out, NOT_CONVERGED] += state[LIVE, lane] > 0.0
+        statistics[out, OBJECTIVE] = dual_objective(
+            loss, vector, coefficient, beta, own, W, state, n_lanes
+        )
+        statistics[out, EPOCHS] = epochs
+        statistics[out, ROW_VISITS] = epochs * n
+
+        features = grown(features, n_features, len(local_features))
+        masks = grown(masks, n_features, len(local_features))
+        weights, found_features, found_weights = keep_weights(
+            vector,
+            local_features,
+            feature_ids,
+            n_shared,
+            single_row,
+            single_value,
+            W,
+            beta,
+            threshold,
+            features[n_features:],
+            masks[n_features:],
+            weights,
+            n_weights,
+        )
+        if max_weights > 0:
+            found_features, found_weights = keep_largest(
+                max_weights,
+                features[n_features : n_features + found_features],
+                masks[n_features : n_features + found_features],
+                weights[n_weights : n_weights + found_weights],
+            )
+        tile_features[out] = found_features
+        tile_weights[out] = found_weights
+        n_features += found_features
+        n_weights += found_weights
+    return features, masks, weights
+
+
+@kernel
+def parent_costs(
+    indptr: Pointers,
+    row_pointer: Pointers,
+    rows: Indices,
+    child_pointer: Pointers,
+    costs: Doubles,  # (parents,) out: about how many nanoseconds each takes
+) -> None:
+    for parent in range(len(costs)):
+        n_nonzero = 0
+        for r in range(row_pointer[parent], row_pointer[parent + 1]):
+            n_nonzero += indptr[rows[r] + 1] - indptr[rows[r]]
+        n = row_pointer[parent + 1] - row_pointer[parent]
+        n_children = child_pointer[parent + 1] - child_pointer[parent]
+        n_tiles = (n_children + LANES - 1) // LANES
+        if prefers_gram(n, n_nonzero, n_children):
+            costs[parent] = 9.0 * n_nonzero + n * (0.02 * n_nonzero + 2.1 * n * n_tiles)
+        else:
+            costs[parent] = 5.0 * n_nonzero + n_tiles * (18.0 * n_nonzero + 250.0 * n)
 
 
 @kernel
@@ -243,21 +340,22 @@ def set_coefficients(
 @kernel
 def primal_from_dual(
     vector: bool,
-    pointer: Pointers,
-    ids: Indices,
-    data: Floats,
+    feature_pointer: Pointers,  # (n_shared + 1,) the cluster's entries by feature
+    feature_rows: Indices,
+    feature_values: Floats,
     beta: Floats,
     bias: np.float32,
     W: Floats,
     state: Floats,
 ) -> None:
-    W[:] = 0.0
+    # By feature, as beta fits the nearest cache and W does not.
+    for f in range(len(W)):
+        begin, end = feature_pointer[f], feature_pointer[f + 1]
+        dot(vector, beta, feature_rows, feature_values, begin, end, W, f)
     state[BIAS] = 0.0
     for i in range(len(beta)):
         for lane in range(LANES):
             state[BIAS, lane] += bias * beta[i, lane]
-        if above(vector, beta, i, np.float32(1e-30)) != 0:
-            axpy(vector, W, ids, data, pointer[i], pointer[i + 1], beta, i)
 
 
 @kernel
@@ -277,6 +375,13 @@ def keep_weights(
     n_weights: int,
 ) -> tuple[Floats, int, int]:
     smallest = max(threshold, np.float32(1e-30))  # a weight of 0 is never kept
+    # Most weights of single features are too small for any lane: one comparison says so.
+    largest = np.empty(len(beta), np.float32)
+    for i in range(len(beta)):
+        size = np.float32(0.0)
+        for lane in range(LANES):
+            size = max(size, abs(beta[i, lane]))
+        largest[i] = size
     one = np.empty((1, LANES), np.float32)
     n_features = 0
     end = n_weights
@@ -286,6 +391,8 @@ def keep_weights(
             mask = above(vector, W, local, smallest)
         else:
             row, value = single_row[local - n_shared], single_value[local - n_shared]
+            if largest[row] * abs(value) < smallest:
+                continue
             for lane in range(LANES):
                 one[0, lane] = beta[row, lane] * value
             mask = above(vector, one, 0, smallest)
@@ -295,11 +402,58 @@ def keep_weights(
         masks[n_features] = mask
         n_features += 1
         weights = grown(weights, end, LANES)
-        for lane in range(LANES):
-            if mask >> lane & 1:
-                weights[end] = W[local, lane] if local < n_shared else one[0, lane]
-                end += 1
+        rest = np.uint64(mask)
+        while rest != 0:
+            lane = lowest_bit(rest)
+            weights[end] = W[local, lane] if local < n_shared else one[0, lane]
+            end += 1
+            rest = rest & (rest - ONE)
     return weights, n_features, end - n_weights
+
+
+@kernel
+def keep_largest(
+    max_weights: int,
+    features: Indices,  # in and out, as of one tile; what is kept moves to the front
+    masks: Masks,
+    weights: Floats,
+) -> tuple[int, int]:
+    # At most max_weights of each lane, the largest ones; of equal ones those of smaller features.
+    dropped = np.zeros(len(masks), np.uint16)
+    keys = np.empty(len(masks), np.uint64)
+    patterns = weights.view(np.uint32)  # of non-negative floats: in the order of the floats
+    for lane in range(LANES):
+        n = 0
+        w = 0
+        for k in range(len(masks)):
+            if masks[k] >> lane & 1:
+                before = popcount(np.uint64(masks[k]) & ((ONE << np.uint64(lane)) - ONE))
+                size = np.uint64(patterns[w + before]) & WITHOUT_SIGN
+                keys[n] = size << HIGH | (LOW_BITS - np.uint64(k))
+                n += 1
+            w += popcount(np.uint64(masks[k]))
+        if n > max_weights:
+            largest_first(keys, n, max_weights)
+            for j in range(max_weights, n):
+                dropped[LOW_BITS - (keys[j] & LOW_BITS)] |= 1 << lane
+
+    n_features = 0
+    n_weights = 0
+    w = 0
+    for k in range(len(masks)):
+        mask = masks[k] & ~dropped[k]
+        rest = np.uint64(masks[k])
+        while rest != 0:
+            if mask >> lowest_bit(rest) & 1:
+                weights[n_weights] = weights[w]
+                n_weights += 1
+            w += 1
+            rest = rest & (rest - ONE)
+        if mask != 0:
+            features[n_features] = features[k]
+            masks[n_features] = mask
+            n_features += 1
+    return n_features, n_weights
 
 
 @kernel

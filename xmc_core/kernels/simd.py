@@ -67,6 +67,16 @@ def plain_above(W: Floats, row: int, threshold: np.float32) -> int:
 
 
 @fast_kernel
+def plain_squares(W: Floats, start: int, end: int, out: Floats, row: int) -> None:
+    # out[row] = sum of W[j]², lane by lane, over start <= j < end
+    for lane in range(LANES):
+        out[row, lane] = 0.0
+    for j in range(start, end):
+        for lane in range(LANES):
+            out[row, lane] += W[j, lane] * W[j, lane]
+
+
+@fast_kernel
 def plain_step(
     hinge: bool,
     state: Floats,  # (6, 16)
@@ -146,6 +156,7 @@ vector_dot: Any = plain_dot
 vector_axpy: Any = plain_axpy
 vector_rank_update: Any = plain_rank_update
 vector_above: Any = plain_above
+vector_squares: Any = plain_squares
 vector_squared_hinge_step: Any = plain_squared_hinge_step
 vector_hinge_step: Any = plain_hinge_step
 if HAVE_VECTOR_CODE:
@@ -155,6 +166,7 @@ if HAVE_VECTOR_CODE:
     vector_axpy = vector_ir.axpy
     vector_rank_update = vector_ir.rank_update
     vector_above = vector_ir.above
+    vector_squares = vector_ir.squares
     vector_squared_hinge_step = vector_ir.make_step(hinge=False)
     vector_hinge_step = vector_ir.make_step(hinge=True)
 
@@ -231,3 +243,11 @@ def step(
     else:
         moved = vector_squared_hinge_step(state, coefficient, beta, row, square, own, bias)
     return moved
+
+
+@inline_kernel
+def squares(vector: bool, W: Floats, start: int, end: int, out: Floats, row: int) -> None:
+    if vector:
+        vector_squares(W, start, end, out, row)
+    else:
+        plain_squares(W, start, end, out, row)

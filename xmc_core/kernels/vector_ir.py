@@ -228,3 +228,19 @@ def make_step(hinge: bool) -> Any:
         return signature, codegen
 
     return step
+
+
+@intrinsic
+def squares(typing_context, W, start, end, out, row):  # type: ignore[no-untyped-def]
+    signature = types.void(W, types.int64, types.int64, out, types.int64)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        W, start, end, out, row = _unpack(context, builder, signature, args)
+        total = _alloca(builder, _constant(0.0))
+        with cgutils.for_range_slice(builder, start, end, _INT64(1), _INT64) as (j, _):
+            w = W.row(j)
+            builder.store(_multiply_add(builder, w, w, builder.load(total, typ=_VECTOR)), total)
+        out.set_row(row, builder.load(total, typ=_VECTOR))
+        return context.get_dummy_value()
+
+    return signature, codegen

@@ -257,7 +257,7 @@ def train_levels(
     """Train the rankers of every level of `tree`.
 
     A level whose negatives come from the beam waits for the levels above it; all others are
-    trained side by side.
+    trained side by side. Each level reports what its solver came to.
     """
     if X.shape[0] != Y.shape[0]:
         raise ShapeError(f"X has {X.shape[0]:,} rows but Y has {Y.shape[0]:,}.")
@@ -268,13 +268,25 @@ def train_levels(
 
     def train_waiting() -> None:
         began = time.monotonic()
-        done.extend(train_together(X, waiting, config=config.rankers, n_threads=config.n_threads))
+        done.extend(
+            train_together(
+                X, waiting, config=config.rankers, n_threads=config.n_threads, report=report
+            )
+        )
         for level, (weights, outcome) in zip(
             waiting, done[len(done) - len(waiting) :], strict=True
         ):
             report.message(
                 f"level {level.number} of {level.depth}: {weights.n_children:,} classifiers, "
-                f"{outcome.nnz:,} weights, {outcome.epochs} epochs"
+                f"{outcome.nnz:,} weights, objective {outcome.objective:,.1f}, "
+                f"{outcome.epochs} epochs, {outcome.not_converged:,} not converged"
+            )
+            report.metrics(
+                **{
+                    f"level_{level.number}_objective": outcome.objective,
+                    f"level_{level.number}_epochs": outcome.epochs,
+                    f"level_{level.number}_not_converged": outcome.not_converged,
+                }
             )
         report.message(f"trained in {time.monotonic() - began:.1f} s")
         waiting.clear()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -13,10 +14,22 @@ from xmc_core.parallel import map_threads, resolve_threads
 from xmc_core.rankers.negatives import pattern
 from xmc_core.rankers.relevance import normalise_rows
 from xmc_core.rankers.weights import ChunkedWeights
+from xmc_core.reporting import SILENT, Reporter, SharedProgress
 from xmc_core.solvers.outcome import LevelOutcome
 from xmc_core.solvers.scratch import ScratchPool
-from xmc_core.solvers.siblings import Clusters, Job, Problem, Rows, Tiles, plan_jobs, solve
+from xmc_core.solvers.siblings import (
+    Clusters,
+    Job,
+    Problem,
+    Rows,
+    Tiles,
+    plan_jobs,
+    solve,
+    whole_parents,
+)
 from xmc_core.types import Pointers, SparseRows
+
+Value = TypeVar("Value")
 
 __all__ = ["Level", "LevelOutcome", "train_level", "train_together"]
 
@@ -76,35 +89,43 @@ def train_level(
 
 
 def train_together(
-    X: SparseRows, levels: Sequence[Level], *, config: RankersConfig, n_threads: int
+    X: SparseRows,
+    levels: Sequence[Level],
+    *,
+    config: RankersConfig,
+    n_threads: int,
+    report: Reporter = SILENT,
 ) -> list[tuple[ChunkedWeights, LevelOutcome]]:
     """Train several levels from one queue of jobs, the largest job first.
 
     The first level is one cluster of all rows and keeps one thread busy for a third of the whole
-    time; beside the other levels it costs no waiting.
+    time; beside the other levels it costs no waiting. All levels share one progress bar.
     """
     n_threads = resolve_threads(n_threads)
     rows = _rows(X)
     scratch = ScratchPool(rows.n_features)
     plans = [_plan(X, rows, level, config, n_threads) for level in levels]
     queue = [(plan, job) for plan in plans for job in plan.jobs]
-    pieces = map_threads(
-        lambda item: solve(item[1], rows, item[0].clusters, item[0].problem, scratch),
-        queue,
-        n_threads,
-        cost=lambda item: item[1].cost,
-    )
+    cost = sum(job.cost for _, job in queue)
+    progress = SharedProgress(report, cost, "% of the training")
+
+    def run(item: tuple[_Plan, Job]) -> Tiles:
+        plan, job = item
+        tiles = solve(job, rows, plan.clusters, plan.problem, scratch)
+        progress.add(job.cost)
+        return tiles
+
+    pieces = map_threads(run, queue, n_threads, cost=lambda item: item[1].cost)
     results = []
     for level, plan in zip(levels, plans, strict=True):
-        own, pieces = pieces[: len(plan.jobs)], pieces[len(plan.jobs) :]
-        tiles = Tiles.concatenate(own)
-        del own
+        tiles = whole_parents(pieces[: len(plan.jobs)], plan.jobs)
+        del pieces[: len(plan.jobs)]
+        statistics = np.concatenate([piece.statistics for piece in tiles])
+        nnz = sum(len(piece.weights) for piece in tiles)
         weights = ChunkedWeights.from_tiles(
             tiles, level.pointer, rows.n_features, n_threads=n_threads, scratch=scratch
         )
-        outcome = LevelOutcome.from_statistics(
-            tiles.statistics, weights.n_children, len(tiles.weights)
-        )
+        outcome = LevelOutcome.from_statistics(statistics, weights.n_children, nnz)
         results.append((weights, outcome))
     return results
 
@@ -119,17 +140,18 @@ class _Plan:
 def _plan(X: SparseRows, rows: Rows, level: Level, config: RankersConfig, n_threads: int) -> _Plan:
     _check(X, level)
 
-    def setting(values: tuple[float, ...]) -> float:
+    def setting(values: tuple[Value, ...]) -> Value:
         return per_level(values, level.depth)[level.number - 1]
 
     clusters = gather_clusters(level, setting(config.cost), config.relevance)
     problem = Problem(
-        loss=config.loss,
+        loss=setting(config.loss),
         cost_negative=setting(config.cost_negative),
-        bias=config.bias,
-        tol=config.tol,
-        max_iter=config.max_iter,
+        bias=setting(config.bias),
+        tol=setting(config.tol),
+        max_iter=setting(config.max_iter),
         threshold=setting(config.threshold),
+        max_weights=setting(config.max_weights),
         seed=level.number,
     )
     return _Plan(clusters, problem, plan_jobs(clusters, rows, n_threads))
@@ -172,7 +194,9 @@ def gather_clusters(level: Level, cost: float, relevance: str) -> Clusters:
 
 def _rows(X: SparseRows) -> Rows:
     values = read_only(X.data, np.float32)
-    if not np.isfinite(values).all():
+    # One that is not finite makes the sum so; a matrix of flags would take a quarter of the values'
+    # memory.
+    if not np.isfinite(values.sum(dtype=np.float64)):
         raise DataError("X holds a NaN or an infinity; features must be finite numbers.")
     return Rows(read_only(X.indptr, np.int64), read_only(X.indices, np.int32), values, X.shape[1])
 

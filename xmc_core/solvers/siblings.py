@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,14 +9,18 @@ from numpy.typing import NDArray
 from xmc_core.kernels import simd
 from xmc_core.kernels.coordinate_descent import HINGE, LOGISTIC, SQUARED_HINGE
 from xmc_core.kernels.lanes import LANES
-from xmc_core.kernels.sibling_rankers import AUTO, train_parents
+from xmc_core.kernels.sibling_rankers import AUTO, parent_costs, train_parents
 from xmc_core.solvers.scratch import ScratchPool
 from xmc_core.types import Doubles, Flags, Floats, Indices, Pointers
 
 LOSSES = {"squared_hinge": SQUARED_HINGE, "hinge": HINGE, "logistic": LOGISTIC}
 
-JOB_COST = 1e6
-"""Non-zeros times tiles that a job should have, about 0.03 s; smaller clusters share one."""
+JOB_COST = 2e7
+"""Nanoseconds that a job should take; smaller clusters share one."""
+
+JOBS_PER_THREAD = 32
+"""Of a level, at most. Its weights are brought into their chunks a job at a time, and what a job
+left is freed then: the fewer the jobs, the longer weights are held twice."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,6 +72,7 @@ class Problem:
     tol: float
     max_iter: int
     threshold: float
+    max_weights: int
     seed: int
     method: int = AUTO
     vector: bool = simd.HAVE_VECTOR_CODE
@@ -114,13 +118,11 @@ def plan_jobs(clusters: Clusters, X: Rows, n_threads: int) -> list[Job]:
     Small clusters share a job; the tiles of a large one may be spread over several, each of which
     gathers the rows again. What a tile learns does not depend on the cut.
     """
-    nnz = np.diff(X.indptr)[clusters.rows]
-    cluster_nnz = np.add.reduceat(np.append(nnz, 0), clusters.row_pointer[:-1]) * (
-        np.diff(clusters.row_pointer) > 0
-    )
     n_tiles = -(-np.diff(clusters.child_pointer) // LANES)
-    costs = (cluster_nnz * n_tiles).astype(np.float64)
-    limit = max(JOB_COST, costs.sum() / (4 * n_threads))
+    costs = np.empty(clusters.n_parents)
+    parent_costs(X.indptr, clusters.row_pointer, clusters.rows, clusters.child_pointer, costs)
+    costs[n_tiles == 0] = 0.0
+    limit = max(JOB_COST, costs.sum() / (JOBS_PER_THREAD * n_threads))
     jobs: list[Job] = []
     first, cost = 0, 0.0
     for parent in range(clusters.n_parents):
@@ -151,17 +153,17 @@ def solve(job: Job, X: Rows, clusters: Clusters, problem: Problem, scratch: Scra
                 clusters.positives, clusters.positive_costs, job.first_parent, job.last_parent,
                 job.first_tile, job.last_tile, LOSSES[problem.loss], problem.cost_negative,
                 np.float32(problem.bias), problem.tol, problem.max_iter,
-                np.float32(problem.threshold), np.uint64(problem.seed), problem.method,
-                problem.vector, feature_map, seen,
+                np.float32(problem.threshold), problem.max_weights, np.uint64(problem.seed),
+                problem.method, problem.vector, feature_map, seen,
             )
         )  # fmt: skip
 
 
-def parent_runs(costs: NDArray[Any], n_runs: int) -> list[tuple[int, int]]:
-    """Cut parents into at most `n_runs` neighbouring runs of about equal cost."""
-    ends = np.cumsum(costs, dtype=np.float64) + np.arange(1, len(costs) + 1) * 1e-6
-    if len(ends) == 0:
-        return []
-    cuts = np.searchsorted(ends, ends[-1] * np.arange(1, n_runs) / n_runs)
-    bounds = np.unique(np.concatenate([[0], cuts, [len(costs)]]))
-    return list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
+def whole_parents(pieces: Sequence[Tiles], jobs: Sequence[Job]) -> list[Tiles]:
+    """What the jobs of a level left, in their order, with the tiles of each parent in one piece."""
+    groups: list[list[Tiles]] = []
+    for piece, job in zip(pieces, jobs, strict=True):
+        if job.first_tile == 0:
+            groups.append([])
+        groups[-1].append(piece)
+    return [group[0] if len(group) == 1 else Tiles.concatenate(group) for group in groups]
