@@ -8,7 +8,7 @@ from xmc_core.kernels.lanes import LANES
 from xmc_core.kernels.sibling_rankers import DIRECT, EPOCHS, GRAM, NOT_CONVERGED, OBJECTIVE
 from xmc_core.rankers.train import Level, gather_clusters
 from xmc_core.solvers.scratch import ScratchPool
-from xmc_core.solvers.siblings import Problem, Rows, Tiles, plan_jobs, solve
+from xmc_core.solvers.siblings import Problem, Rows, Tiles, parent_runs, plan_jobs, solve
 
 N, D, CHILDREN = 70, 120, 19
 
@@ -129,3 +129,9 @@ def test_jobs_cover_every_tile_once_however_they_are_cut(X, targets):
         ]
         expected = [(0, 0), *((2, t) for t in range(44)), *((3, t) for t in range(4))]
         assert tiles == expected
+
+
+def test_runs_of_parents_cover_all_of_them():
+    for costs in ([], [0, 0, 0], [5, 0, 0, 1], [1] * 50):
+        runs = parent_runs(np.array(costs), 8)
+        assert [p for a, b in runs for p in range(a, b)] == list(range(len(costs)))

@@ -13,6 +13,7 @@ import numpy as np
 
 from xmc_core.kernels._compile import kernel
 from xmc_core.kernels.bits import Words, lowest_bit
+from xmc_core.kernels.prefetch import prefetch
 from xmc_core.types import Floats, Indices, Pointers
 
 ONE = np.uint64(1)
@@ -43,6 +44,10 @@ def gather_rows(
 
     # feature_map counts first, and holds local ids afterwards.
     for i in range(n):
+        if i + 2 < n:
+            for j in range(indptr[rows[i + 2]], indptr[rows[i + 2] + 1], 16):
+                prefetch(indices, j)
+                prefetch(values, j)
         for j in range(indptr[rows[i]], indptr[rows[i] + 1]):
             feature = indices[j]
             count = feature_map[feature]

@@ -28,6 +28,9 @@ BIAS_WITHOUT_ROWS = -1.0
 
 AUTO, DIRECT, GRAM = range(3)
 
+SLIGHTLY_LESS = np.float32(0.99999)
+"""So that a quotient that was rounded up loses no weight; the product decides."""
+
 WITHOUT_SIGN = np.uint64(0x7FFFFFFF)
 
 
@@ -382,9 +385,10 @@ def keep_weights(
         for lane in range(LANES):
             size = max(size, abs(beta[i, lane]))
         largest[i] = size
-    one = np.empty((1, LANES), np.float32)
+    # First which weights stay, so that `weights` grows once a tile, then the weights.
+    kept = np.empty(len(local_features), np.int32)
     n_features = 0
-    end = n_weights
+    n_kept = 0
     for k in range(len(local_features)):
         local = feature_ids[k]
         if local < n_shared:
@@ -393,22 +397,36 @@ def keep_weights(
             row, value = single_row[local - n_shared], single_value[local - n_shared]
             if largest[row] * abs(value) < smallest:
                 continue
-            for lane in range(LANES):
-                one[0, lane] = beta[row, lane] * value
-            mask = above(vector, one, 0, smallest)
-        if mask == 0:
-            continue
-        features[n_features] = local_features[k]
-        masks[n_features] = mask
-        n_features += 1
-        weights = grown(weights, end, LANES)
-        rest = np.uint64(mask)
+            mask = 0
+            rest = np.uint64(above(vector, beta, row, SLIGHTLY_LESS * smallest / abs(value)))
+            while rest != 0:
+                lane = lowest_bit(rest)
+                if abs(beta[row, lane] * value) >= smallest:
+                    mask |= 1 << lane
+                rest = rest & (rest - ONE)
+        if mask != 0:
+            features[n_features] = local_features[k]
+            masks[n_features] = mask
+            kept[n_features] = local
+            n_features += 1
+            n_kept += popcount(np.uint64(mask))
+
+    weights = grown(weights, n_weights, n_kept)
+    end = n_weights
+    for k in range(n_features):
+        local = kept[k]
+        rest = np.uint64(masks[k])
         while rest != 0:
             lane = lowest_bit(rest)
-            weights[end] = W[local, lane] if local < n_shared else one[0, lane]
+            if local < n_shared:
+                weights[end] = W[local, lane]
+            else:
+                weights[end] = (
+                    beta[single_row[local - n_shared], lane] * single_value[local - n_shared]
+                )
             end += 1
             rest = rest & (rest - ONE)
-    return weights, n_features, end - n_weights
+    return weights, n_features, n_kept
 
 
 @kernel

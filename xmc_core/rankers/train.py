@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import TypeVar
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy.sparse import csr_array
 from xmc_core.config import RankersConfig, per_level
 from xmc_core.errors import DataError, ShapeError
 from xmc_core.kernels.arguments import read_only
+from xmc_core.memory import return_freed_memory
 from xmc_core.parallel import map_threads, resolve_threads
 from xmc_core.rankers.negatives import pattern
 from xmc_core.rankers.relevance import normalise_rows
@@ -25,7 +27,6 @@ from xmc_core.solvers.siblings import (
     Tiles,
     plan_jobs,
     solve,
-    whole_parents,
 )
 from xmc_core.types import Pointers, SparseRows
 
@@ -96,45 +97,71 @@ def train_together(
     n_threads: int,
     report: Reporter = SILENT,
 ) -> list[tuple[ChunkedWeights, LevelOutcome]]:
-    """Train several levels from one queue of jobs, the largest job first.
+    """Train several levels from one queue of jobs; they share one progress bar.
 
-    The first level is one cluster of all rows and keeps one thread busy for a third of the whole
-    time; beside the other levels it costs no waiting. All levels share one progress bar.
+    Long jobs come first, so that none is left to run alone at the end. Then the levels whose jobs
+    gather most of X, while few weights are held beside them, then level by level, the last and
+    largest one first. Whoever ends a level brings its weights into their chunks at once, so that
+    only one level at a time is held twice.
     """
     n_threads = resolve_threads(n_threads)
     rows = _rows(X)
     scratch = ScratchPool(rows.n_features)
     plans = [_plan(X, rows, level, config, n_threads) for level in levels]
-    queue = [(plan, job) for plan in plans for job in plan.jobs]
-    cost = sum(job.cost for _, job in queue)
-    progress = SharedProgress(report, cost, "% of the training")
+    progress = SharedProgress(report, sum(plan.cost for plan in plans), "% of the training")
+    lock = Lock()
 
-    def run(item: tuple[_Plan, Job]) -> Tiles:
-        plan, job = item
-        tiles = solve(job, rows, plan.clusters, plan.problem, scratch)
+    def run(item: tuple[_Plan, int]) -> None:
+        plan, number = item
+        job = plan.jobs[number]
+        plan.pieces[number] = solve(job, rows, plan.clusters, plan.problem, scratch)
         progress.add(job.cost)
-        return tiles
+        with lock:
+            plan.waiting -= 1
+            done = plan.waiting == 0
+        if done:
+            plan.finish(scratch)
 
-    pieces = map_threads(run, queue, n_threads, cost=lambda item: item[1].cost)
-    results = []
-    for level, plan in zip(levels, plans, strict=True):
-        tiles = whole_parents(pieces[: len(plan.jobs)], plan.jobs)
-        del pieces[: len(plan.jobs)]
-        statistics = np.concatenate([piece.statistics for piece in tiles])
-        nnz = sum(len(piece.weights) for piece in tiles)
-        weights = ChunkedWeights.from_tiles(
-            tiles, level.pointer, rows.n_features, n_threads=n_threads, scratch=scratch
-        )
-        outcome = LevelOutcome.from_statistics(statistics, weights.n_children, nnz)
-        results.append((weights, outcome))
-    return results
+    queue = [(plan, number) for plan in plans for number in range(len(plan.jobs))]
+    long = sum(plan.cost for plan in plans) / (4 * n_threads) if n_threads > 1 else np.inf
+
+    def urgency(item: tuple[_Plan, int]) -> tuple[float, bool, int, int]:
+        plan, number = item
+        cost = plan.jobs[number].cost
+        return (-cost if cost > long else 0.0, not plan.gathers_all, -plan.level.number, number)
+
+    map_threads(run, sorted(queue, key=urgency), n_threads)
+    return [plan.result for plan in plans]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class _Plan:
-    clusters: Clusters
-    problem: Problem
-    jobs: list[Job]
+    """The jobs of a level, what they have left so far, and what came of it."""
+
+    def __init__(self, level: Level, clusters: Clusters, problem: Problem, jobs: list[Job]) -> None:
+        self.level = level
+        self.clusters = clusters
+        self.problem = problem
+        self.jobs = jobs
+        self.cost = sum(job.cost for job in jobs)
+        most_rows = int(np.diff(clusters.row_pointer).max(initial=0))
+        self.gathers_all = 2 * most_rows > level.targets.shape[0]
+        self.pieces: dict[int, Tiles] = {}
+        self.waiting = len(jobs)
+        self.result: tuple[ChunkedWeights, LevelOutcome]
+
+    def finish(self, scratch: ScratchPool) -> None:
+        """Bring the weights into their chunks, on this thread alone: the others train on."""
+        pieces = [self.pieces.pop(number) for number in range(len(self.jobs))]
+        tiles = Tiles.concatenate(pieces)
+        return_freed_memory()
+        weights = ChunkedWeights.from_tiles(
+            tiles, self.level.pointer, scratch.n_features, n_threads=1, scratch=scratch
+        )
+        nnz = len(tiles.weights)
+        outcome = LevelOutcome.from_statistics(tiles.statistics, weights.n_children, nnz)
+        self.result = weights, outcome
+        del tiles
+        return_freed_memory()
 
 
 def _plan(X: SparseRows, rows: Rows, level: Level, config: RankersConfig, n_threads: int) -> _Plan:
@@ -154,7 +181,7 @@ def _plan(X: SparseRows, rows: Rows, level: Level, config: RankersConfig, n_thre
         max_weights=setting(config.max_weights),
         seed=level.number,
     )
-    return _Plan(clusters, problem, plan_jobs(clusters, rows, n_threads))
+    return _Plan(level, clusters, problem, plan_jobs(clusters, rows, n_threads))
 
 
 def gather_clusters(level: Level, cost: float, relevance: str) -> Clusters:

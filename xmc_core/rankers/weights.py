@@ -11,10 +11,9 @@ from xmc_core.errors import ShapeError
 from xmc_core.kernels.arguments import read_only
 from xmc_core.kernels.lanes import LANES
 from xmc_core.kernels.weights import count_rows, fill_block, fill_entries, fill_index
-from xmc_core.memory import return_freed_memory
 from xmc_core.parallel import map_threads
 from xmc_core.solvers.scratch import ScratchPool
-from xmc_core.solvers.siblings import Tiles
+from xmc_core.solvers.siblings import Tiles, parent_runs
 from xmc_core.types import Floats, Indices, Pointers
 
 BLOCK_FROM = 8.0
@@ -153,83 +152,65 @@ class ChunkedWeights:
     @classmethod
     def from_tiles(
         cls,
-        tiles: list[Tiles],
+        tiles: Tiles,
         pointer: Pointers,
         n_features: int,
         *,
         n_threads: int,
         scratch: ScratchPool,
     ) -> "ChunkedWeights":
-        """Bring the tiles of a level, in order, into their chunks.
-
-        `tiles` are pieces of whole parents. The list is emptied and each piece is freed as soon as
-        its weights are where they belong, so that a level is not held twice.
-        """
-        pieces = dict(enumerate(tiles))
-        tiles.clear()
+        """Bring the tiles of a level, in order, into their chunks."""
         n_parents, n_children = len(pointer) - 1, int(pointer[-1])
         sizes = np.diff(pointer)
         widest = int(sizes.max(initial=0))
         parent_tiles = _ends((sizes + LANES - 1) // LANES)
-        tile_pointer = _ends(np.concatenate([p.n_features for p in pieces.values()]))
-        weight_pointer = _ends(np.concatenate([p.n_weights for p in pieces.values()]))
-        first_tiles = _ends(np.array([len(p.n_features) for p in pieces.values()]))
-        bounds = np.append(np.searchsorted(parent_tiles[:-1], first_tiles[:-1]), n_parents)
-        in_tile = np.arange(n_children) - np.repeat(pointer[:-1], sizes)
-        tile_of = np.repeat(parent_tiles[:-1], sizes) + in_tile // LANES
-        biases = np.concatenate([p.biases for p in pieces.values()])[tile_of, in_tile % LANES]
+        tile_pointer, weight_pointer = _ends(tiles.n_features), _ends(tiles.n_weights)
+        runs = parent_runs(np.diff(tile_pointer[parent_tiles]), 4 * n_threads)
 
         n_rows = np.zeros(n_parents, np.int64)
 
-        def own_pointers(number: int) -> tuple[slice, tuple[Pointers, Pointers, Pointers]]:
-            """Parents of a piece; their tiles, and these' features and weights, within it."""
-            first, last = bounds[number], bounds[number + 1]
-            own = parent_tiles[first : last + 1]
-            span = slice(own[0], own[-1] + 1)
-            of_piece = (own, tile_pointer[span], weight_pointer[span])
-            return slice(first, last), tuple(p - p[0] for p in of_piece)
-
-        def count(number: int) -> None:
-            parents, (own, features, _) = own_pointers(number)
+        def count(run: tuple[int, int]) -> None:
             with scratch.borrow() as (_, seen):
-                count_rows(
-                    0, len(own) - 1, own, features, pieces[number].features, seen, n_rows[parents]
-                )
+                count_rows(*run, parent_tiles, tile_pointer, tiles.features, seen, n_rows)
 
-        map_threads(count, range(len(pieces)), n_threads)
+        map_threads(count, runs, n_threads)
         chunk_pointer = _ends(n_rows)
-        rows, nnz = int(chunk_pointer[-1]), int(weight_pointer[-1])
-        entry_start = weight_pointer[parent_tiles]
-        as_block = widest <= LANES and nnz >= BLOCK_FROM * rows
+        rows = int(chunk_pointer[-1])
+        in_tile = np.arange(n_children) - np.repeat(pointer[:-1], sizes)
+        tile_of = np.repeat(parent_tiles[:-1], sizes) + in_tile // LANES
+        biases = tiles.biases[tile_of, in_tile % LANES]
+
+        as_block = widest <= LANES and len(tiles.weights) >= BLOCK_FROM * rows
         block = np.empty((rows if as_block else 0, LANES), np.float32)
-        features = np.empty(rows, np.int32)
+        features = tiles.features if as_block else np.empty(rows, np.int32)
         row_pointer = np.empty(0 if as_block else rows + n_parents, np.int32)
-        offsets = np.empty(0 if as_block else nnz, offset_type(widest))
-        values = np.empty(0 if as_block else nnz, np.float32)
+        n_entries = 0 if as_block else len(tiles.weights)
+        offsets = np.empty(n_entries, offset_type(widest))
+        values = np.empty(n_entries, np.float32)
 
-        def fill(number: int) -> None:
-            piece = pieces.pop(number)
-            parents, own = own_pointers(number)
-            ends = chunk_pointer[parents.start : parents.stop + 1]
-            own_rows = slice(ends[0], ends[-1])
+        def fill(run: tuple[int, int]) -> None:
             if as_block:
-                features[own_rows] = piece.features
-                fill_block(0, len(ends) - 1, *own, piece.masks, piece.weights, block[own_rows])
-            else:
-                entries = slice(entry_start[parents.start], entry_start[parents.stop])
-                with scratch.borrow() as (feature_map, seen):
-                    fill_entries(
-                        0, len(ends) - 1, *own, piece.features, piece.masks, piece.weights,
-                        feature_map, seen, ends - ends[0], features[own_rows],
-                        row_pointer[ends[0] + parents.start : ends[-1] + parents.stop],
-                        offsets[entries], values[entries],
-                    )  # fmt: skip
-            del piece
-            return_freed_memory()
+                fill_block(
+                    *run,
+                    parent_tiles,
+                    tile_pointer,
+                    weight_pointer,
+                    tiles.masks,
+                    tiles.weights,
+                    block,
+                )
+                return
+            with scratch.borrow() as (feature_map, seen):
+                fill_entries(
+                    *run, parent_tiles, tile_pointer, weight_pointer, tiles.features, tiles.masks,
+                    tiles.weights, feature_map, seen, chunk_pointer, features, row_pointer,
+                    offsets, values,
+                )  # fmt: skip
 
-        map_threads(fill, range(len(pieces)), n_threads)
-        if as_block:
-            entry_start = np.zeros(n_parents + 1, np.int64)
+        map_threads(fill, runs, n_threads)
+        entry_start = (
+            np.zeros(n_parents + 1, np.int64) if as_block else weight_pointer[parent_tiles]
+        )
         return cls(
             n_features, pointer, biases, chunk_pointer, features, block, entry_start, row_pointer,
             offsets, values,

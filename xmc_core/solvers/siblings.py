@@ -1,7 +1,7 @@
 """Solves the classifiers of a level, sixteen siblings at a time, on several threads."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,9 @@ LOSSES = {"squared_hinge": SQUARED_HINGE, "hinge": HINGE, "logistic": LOGISTIC}
 JOB_COST = 2e7
 """Nanoseconds that a job should take; smaller clusters share one."""
 
-JOBS_PER_THREAD = 32
-"""Of a level, at most. Its weights are brought into their chunks a job at a time, and what a job
-left is freed then: the fewer the jobs, the longer weights are held twice."""
+JOBS_PER_THREAD = 16
+"""Of a level, about. A job's weights lie in memory that grows by doubling: the larger the job, the
+more is held that nothing fills."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,9 +96,11 @@ class Tiles:
     """(tiles, 5)"""
 
     @classmethod
-    def concatenate(cls, pieces: Sequence["Tiles"]) -> "Tiles":
-        names = cls.__slots__
-        return cls(*(np.concatenate([getattr(piece, name) for piece in pieces]) for name in names))
+    def concatenate(cls, pieces: list["Tiles"]) -> "Tiles":
+        """Pieces in order, as one. The list is emptied and arrays are freed as they are copied."""
+        arrays = [[getattr(piece, name) for piece in pieces] for name in cls.__slots__]
+        pieces.clear()
+        return cls(*(np.concatenate(arrays.pop(0)) for _ in cls.__slots__))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +161,11 @@ def solve(job: Job, X: Rows, clusters: Clusters, problem: Problem, scratch: Scra
         )  # fmt: skip
 
 
-def whole_parents(pieces: Sequence[Tiles], jobs: Sequence[Job]) -> list[Tiles]:
-    """What the jobs of a level left, in their order, with the tiles of each parent in one piece."""
-    groups: list[list[Tiles]] = []
-    for piece, job in zip(pieces, jobs, strict=True):
-        if job.first_tile == 0:
-            groups.append([])
-        groups[-1].append(piece)
-    return [group[0] if len(group) == 1 else Tiles.concatenate(group) for group in groups]
+def parent_runs(costs: NDArray[Any], n_runs: int) -> list[tuple[int, int]]:
+    """Cut parents into at most `n_runs` neighbouring runs of about equal cost."""
+    ends = np.cumsum(costs, dtype=np.float64) + np.arange(1, len(costs) + 1) * 1e-6
+    if len(ends) == 0:
+        return []
+    cuts = np.searchsorted(ends, ends[-1] * np.arange(1, n_runs) / n_runs)
+    bounds = np.unique(np.concatenate([[0], cuts, [len(costs)]]))
+    return list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
