@@ -2,14 +2,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array, random_array, vstack
 
+from tests.rankers.test_weights import chunked
 from tests.reference import linear as reference
 from xmc_core.config import RankersConfig
 from xmc_core.errors import ConfigError, ShapeError
 from xmc_core.inference import beam as module
-from xmc_core.inference.beam import beam_search
+from xmc_core.inference.beam import Searcher, allowed_nodes
 from xmc_core.rankers.train import train_level
 
 N, D = 90, 150
@@ -39,7 +42,7 @@ def rankers(X):
             X, targets, pointer, None, config=config, level=number, depth=3, n_threads=2
         )
         trained.append(weights)
-    assert [len(weights.block) > 0 for weights in trained] == [False, True, False]
+    assert [weights.widest for weights in trained] == [5, 16, 34]
     return trained
 
 
@@ -50,12 +53,18 @@ def names():
     return labels.astype(np.int32)
 
 
-def search(X, levels, *, slot_labels=None, **changes):
+def searcher(levels, *, slot_labels=None, allowed=None, **changes):
     settings = {
-        "beam_size": 6, "top_k": 8, "post_processor": ("l3-hinge",), "n_threads": 1,
+        "post_processor": ("l3-hinge",),
         "n_labels": levels[-1].n_children if slot_labels is None else 100,
-    }  # fmt: skip
-    return beam_search(X, levels, slot_labels=slot_labels, **{**settings, **changes})
+    }
+    return Searcher(levels, slot_labels=slot_labels, allowed=allowed, **{**settings, **changes})
+
+
+def search(X, levels, *, slot_labels=None, allowed=None, **changes):
+    how = {"beam_size": 6, "top_k": 8, "n_threads": 1}
+    how.update({name: changes.pop(name) for name in (*how, "vector") if name in changes})
+    return searcher(levels, slot_labels=slot_labels, allowed=allowed, **changes).search(X, **how)
 
 
 def expected(X, levels, post_processor, slot_labels, beam_size=6, top_k=8):
@@ -122,14 +131,15 @@ def test_is_identical_on_one_thread_and_on_many(X, levels):
         assert_array_equal(many.scores, alone.scores)
 
 
-def test_small_blocks_and_no_bitmap_change_nothing(X, levels, monkeypatch):
+@pytest.mark.parametrize("changes", [{"BLOCK_ROWS": 7, "ALONE": 0}, {"HELD_WORK": 0}])
+def test_how_rows_are_cut_into_calls_changes_nothing(X, levels, monkeypatch, changes):
     usual = search(X, levels)
-    monkeypatch.setattr(module, "BLOCK_ROWS", 11)
-    assert_array_equal(search(X, levels).scores, usual.scores)
-    monkeypatch.setattr("xmc_core.rankers.weights.INDEX_BYTES", 0)
-    bare = [type(level).from_arrays(level.arrays(), level.n_features) for level in levels]
-    assert_array_equal(search(X[:5], bare).scores, usual.scores[:5])
-    assert bare[0].index[0].shape == (0, 0)
+    for name, value in changes.items():
+        monkeypatch.setattr(module, name, value)
+    for n_rows in (N, 5, 1):
+        found = search(X[:n_rows], levels, n_threads=2)
+        assert_array_equal(found.labels, usual.labels[:n_rows])
+        assert_array_equal(found.scores, usual.scores[:n_rows])
 
 
 def test_plain_code_gives_the_same_labels(X, levels):
@@ -184,7 +194,9 @@ def test_no_rows_give_no_predictions(levels):
 
 
 def test_names_both_sizes_when_features_do_not_match(X, levels):
-    with pytest.raises(ShapeError, match=r"X has 149 features but level 1 was trained on 150"):
+    with pytest.raises(
+        ShapeError, match=r"X is \(90, 149\) but the model was trained on 150 features"
+    ):
         search(csr_array(X[:, :149]), levels)
 
 
@@ -198,3 +210,121 @@ def test_levels_must_follow_one_another(X, levels):
 def test_names_the_post_processor_that_does_not_exist(X, levels):
     with pytest.raises(ConfigError, match=r"'l5-hinge'; choose from none, sigmoid"):
         search(X, levels, post_processor=("l5-hinge",))
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "l1-hinge", "l2-hinge", "l3-hinge", "l4-hinge"])
+def test_a_log_post_processor_ranks_the_same_and_gives_logarithms(X, levels, slot_labels, name):
+    usual = search(X, levels, slot_labels=slot_labels, post_processor=(name,))
+    logs = search(X, levels, slot_labels=slot_labels, post_processor=(f"log-{name}",))
+    assert_array_equal(logs.labels, usual.labels)
+    assert_allclose(np.exp(logs.scores), usual.scores, rtol=1e-5)
+    assert logs.scores.max() <= 0
+
+
+def test_logarithms_of_bare_margins_are_refused(X, levels):
+    with pytest.raises(ConfigError, match="log-sigmoid needs factors at the levels above"):
+        search(X, levels, post_processor=("none", "none", "log-sigmoid"))
+
+
+@pytest.mark.parametrize("n_rows", [N, 1])
+def test_dense_rows_are_answered_as_sparse_ones(X, levels, n_rows):
+    X = X[:n_rows]
+    sparse, dense = search(X, levels), search(X.toarray(), levels)
+    assert_array_equal(dense.labels, sparse.labels)
+    assert_array_equal(dense.scores, sparse.scores)
+
+
+def test_the_order_of_a_rows_features_does_not_matter(X, levels):
+    backwards = csr_array(X.shape, dtype=np.float32)
+    order = np.concatenate(
+        [np.arange(a, b)[::-1] for a, b in zip(X.indptr, X.indptr[1:], strict=False)]
+    )
+    backwards = csr_array((X.data[order], X.indices[order], X.indptr), X.shape)
+    assert not backwards.has_sorted_indices
+    for n_rows in (N, 3):
+        found = search(backwards[:n_rows], levels)
+        assert_array_equal(found.scores, search(X[:n_rows], levels).scores)
+
+
+@pytest.mark.parametrize("post_processor", ["l3-hinge", "sigmoid", "none", "log-l2-hinge"])
+def test_scores_of_pairs_are_those_of_the_beam(X, levels, slot_labels, post_processor):
+    whole = searcher(levels, slot_labels=slot_labels, post_processor=(post_processor,))
+    found = whole.search(X, beam_size=40, top_k=100, n_threads=1)  # every node is kept
+    pairs = csr_array(
+        (np.ones(found.labels.size), found.labels.reshape(-1), np.arange(N + 1) * 100), (N, 100)
+    )
+    scores = whole.score(X, pairs, n_threads=2)
+    assert_array_equal(scores.indices, pairs.indices)
+    assert_array_equal(scores.data, found.scores.reshape(-1))
+    few = random_array((N, 100), density=0.03, rng=np.random.default_rng(1), format="csr")
+    assert_array_equal(
+        whole.score(X, csr_array(few), n_threads=1).toarray(),
+        scores.toarray() * (few.toarray() != 0),
+    )
+
+
+def test_pairs_may_be_none_and_their_shape_is_checked(X, levels):
+    whole = searcher(levels)
+    assert whole.score(X, csr_array((N, 190), dtype=np.float32), n_threads=2).nnz == 0
+    with pytest.raises(ShapeError, match=r"pairs are \(90, 189\), expected \(90, 190\)"):
+        whole.score(X, csr_array((N, 189), dtype=np.float32), n_threads=1)
+
+
+def test_an_allow_list_is_brute_force_over_it(X, levels, slot_labels):
+    labels = np.random.default_rng(3).permutation(100)[:12]
+    allowed = allowed_nodes(levels, slot_labels, labels)
+    found = search(X, levels, slot_labels=slot_labels, allowed=allowed, beam_size=40, top_k=20)
+    everything = expected(X, levels, ["l3-hinge"] * 3, slot_labels, beam_size=40, top_k=100)
+    wanted = [[pair for pair in row if pair[0] in labels] for row in everything]
+    assert {len(row) for row in wanted} == {12}
+    assert_agrees(found, wanted)
+
+
+def test_nodes_without_an_allowed_label_leave_the_beam_to_others(X, levels):
+    # The beam holds 2 of 40 nodes; the allowed labels lie below a node of its own choice each.
+    slots = np.arange(190)
+    allowed = allowed_nodes(levels, slots, np.array([3, 157]))
+    assert [flags.sum() for flags in allowed] == [2, 2, 2]
+    found = search(X, levels, allowed=allowed, beam_size=2, top_k=3)
+    assert np.all(np.sort(found.labels[:, :2]) == [3, 157])
+    assert np.all(found.labels[:, 2] == -1)
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_agrees_with_the_reference_on_any_small_tree(data):
+    """Empty rows, ties, duplicate columns, empty nodes, one label, one row, labels in several
+    leaves: weights and features take few values, so that ties are common."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    n_features = data.draw(st.integers(1, 40))
+    n_rows = data.draw(st.sampled_from([1, 2, 70]))
+    pointers = [np.array([0, data.draw(st.integers(1, 4))])]
+    for widest in (3, data.draw(st.sampled_from([2, 16, 20, 300]))):
+        pointers.append(
+            np.concatenate([[0], np.cumsum(rng.integers(0, widest + 1, pointers[-1][-1]))])
+        )
+        pointers[-1][-1] = max(pointers[-1][-1], 1)
+    levels = []
+    for number, pointer in enumerate(pointers):
+        W = rng.choice([0.0, 0.0, 0.5, -1.0], (pointer[-1], n_features)).astype(np.float32)
+        if n_features > 1:
+            W[:, 0] = W[:, 1]
+        b = rng.choice([0.0, 0.25], pointer[-1]).astype(np.float32)
+        levels.append(chunked(W, b, pointer, ("half", "single")[number % 2]))
+        assert_array_equal(levels[-1].to_dense()[0], W)
+    X = rng.choice([0.0, 0.0, 0.25, 1.0], (n_rows, n_features)).astype(np.float32)
+    X[rng.random(n_rows) < 0.2] = 0
+    n_slots = int(pointers[-1][-1])
+    slot_labels = rng.integers(0, n_slots, n_slots).astype(np.int32)
+    name = data.draw(st.sampled_from(["l1-hinge", "l3-hinge", "none"]))
+    beam_size, top_k = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 8))
+    found = searcher(
+        levels, slot_labels=slot_labels, n_labels=n_slots, post_processor=(name,)
+    ).search(csr_array(X), beam_size=beam_size, top_k=top_k, n_threads=1)
+    wanted = expected(csr_array(X), levels, [name] * 3, slot_labels, beam_size, top_k)
+    for labels, scores, row in zip(found.labels, found.scores, wanted, strict=True):
+        assert (labels >= 0).sum() == len(row)
+        assert_allclose(scores[: len(row)], [score for _, score in row], rtol=1e-5, atol=1e-7)
+    if name == "none":  # sums of few binary fractions are exact, and so are ties
+        for labels, row in zip(found.labels, wanted, strict=True):
+            assert [label for label, _ in row] == labels[labels >= 0].tolist()

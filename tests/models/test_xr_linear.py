@@ -94,6 +94,71 @@ def test_a_loaded_model_answers_as_the_one_that_was_saved(data, tmp_path, cluste
     assert_array_equal(loaded.tree.slot_labels, model.tree.slot_labels)
 
 
+def test_a_loaded_model_scores_pairs_as_the_one_that_was_saved(data, model, tmp_path):
+    X, Y = data
+    model.save(tmp_path / "model")
+    loaded = XRLinear.load(tmp_path / "model")
+    assert_array_equal(loaded.score(X, Y).data, model.score(X, Y).data)
+    found = model.predict(X, top_k=LABELS, beam_size=50)
+    by_label = np.argsort(found.labels, axis=1)
+    scores = np.take_along_axis(found.scores, by_label, axis=1)
+    assert_array_equal(model.score(X, Y).toarray(), scores * Y.toarray())
+
+
+def test_half_weights_answer_nearly_as_single_ones_and_take_less(data, model, tmp_path):
+    X, Y = data
+    single = train_xr_linear(X, Y, CONFIG.replace(**{"inference.weights": "single"}))
+    assert [level.precision for level in model.levels] == ["half", "half"]
+    assert [level.precision for level in single.levels] == ["single", "single"]
+    everything = csr_array(np.ones((N, LABELS), np.float32))
+    expected = single.score(X, everything).data
+    assert_allclose(model.score(X, everything).data, expected, atol=2e-3)
+    for name, saved in (("half", model), ("single", single)):
+        saved.save(tmp_path / name)
+    sizes = [(tmp_path / n / "level2.values.npy").stat().st_size for n in ("half", "single")]
+    assert sizes[0] < 0.6 * sizes[1]
+
+
+def test_a_model_can_be_restricted_to_some_labels(data, model, tmp_path):
+    X, _ = data
+    labels = [3, 17, 18, 31]
+    best = model.predict(X, top_k=LABELS, beam_size=50)
+    chosen = np.isin(best.labels, labels)
+    some = model.restricted(labels)
+    found = some.predict(X, top_k=4, beam_size=4)
+    assert_array_equal(found.labels, best.labels[chosen].reshape(N, 4))
+    assert_array_equal(found.scores, best.scores[chosen].reshape(N, 4))
+    assert_same(model.predict(X, top_k=4, beam_size=4, allow=np.array(labels)), found)
+    assert some.levels[1] is model.levels[1]
+    assert set(some.restricted([3, 5]).predict(X, top_k=2).labels.ravel()) == {3, -1}
+    assert some.predict_leaves(X, 50).indices.max() < model.tree.n_leaves
+    some.save(tmp_path / "model")
+    assert_same(XRLinear.load(tmp_path / "model").predict(X, top_k=4, beam_size=4), found)
+
+
+def test_a_label_that_does_not_exist_cannot_be_allowed(data, model):
+    with pytest.raises(DataError, match=r"labels 3 \.\. 40 are to be allowed.* labels 0 \.\. 39"):
+        model.restricted([3, 40])
+    with pytest.raises(DataError, match=r"labels -1"):
+        model.predict(data[0], allow=[-1])
+    assert np.all(model.predict(data[0], allow=[]).labels == -1)
+
+
+def test_dense_rows_are_answered_as_sparse_ones(data, model):
+    X, Y = data
+    assert_same(model.predict(X.toarray()), model.predict(X))
+    assert_array_equal(model.score(X.toarray(), Y).data, model.score(X, Y).data)
+
+
+def test_rows_one_by_one_get_the_bits_of_the_batch(data, model):
+    X, _ = data
+    together = model.predict(X)
+    for i in range(N):
+        alone = model.predict(X[i : i + 1])
+        assert_array_equal(alone.labels[0], together.labels[i])
+        assert_array_equal(alone.scores[0], together.scores[i])
+
+
 def test_saving_twice_gives_the_same_bytes(model, tmp_path):
     model.save(tmp_path / "one")
     model.save(tmp_path / "two")
@@ -109,8 +174,26 @@ def test_a_damaged_or_foreign_folder_is_refused(model, tmp_path):
     model.save(tmp_path / "model")
     with pytest.raises(StoreError, match="holds a label-tree, not a xr-linear"):
         XRLinear.load(tmp_path / "model" / "tree")
+    file = tmp_path / "model" / "level2.values.npy"
+    content = file.read_bytes()
+    file.write_bytes(content[:-10])
+    with pytest.raises(StoreError, match=r"level2\.values\.npy is damaged"):
+        XRLinear.load(tmp_path / "model")
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(StoreError, match=r"level2\.values\.npy does not match its checksum"):
+        XRLinear.load(tmp_path / "model")
     (tmp_path / "model" / "level1.biases.npy").unlink()
     with pytest.raises(StoreError, match=r"level1\.biases\.npy is missing"):
+        XRLinear.load(tmp_path / "model")
+
+
+def test_a_model_of_an_earlier_layout_is_refused(model, tmp_path):
+    model.save(tmp_path / "model")
+    manifest = tmp_path / "model" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    del content["facts"]["layout"]  # as the first release wrote it
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(StoreError, match=r"manifest\.json has its weights in layout 1.*Train"):
         XRLinear.load(tmp_path / "model")
 
 
@@ -265,7 +348,9 @@ def test_names_both_sizes_when_the_tree_or_its_features_do_not_match(data, model
         train_xr_linear(X, csr_array(Y[:, :39]), CONFIG, tree=model.tree)
     with pytest.raises(ShapeError, match=r"Y has 40 labels but label_features has 39 rows"):
         train_xr_linear(X, Y, CONFIG, label_features=csr_array((39, 5), dtype=np.float32))
-    with pytest.raises(ShapeError, match=r"X has 199 features but level 1 was trained on 200"):
+    with pytest.raises(
+        ShapeError, match=r"X is \(150, 199\) but the model was trained on 200 feat"
+    ):
         model.predict(csr_array(X[:, :199]))
 
 

@@ -1,12 +1,16 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array, random_array
 
 from xmc_core.config import RankersConfig
 from xmc_core.errors import ShapeError
 from xmc_core.rankers.train import train_level
-from xmc_core.rankers.weights import ChunkedWeights, offset_type
+from xmc_core.rankers.weights import ChunkedWeights, hashing, place_type, plan_buckets, to_halves
+from xmc_core.solvers.scratch import ScratchPool
+from xmc_core.solvers.siblings import Tiles
 
 N, D = 50, 200
 
@@ -22,53 +26,117 @@ def level(pointer, threshold, density=0.1):
     return weights
 
 
+def chunked(W, biases, pointer, precision="single", n_threads=1):
+    """Weights as they are given, (children, features), brought into chunks."""
+    features, masks, weights, n_features, n_weights, tile_biases = [], [], [], [], [], []
+    for first, last in pairwise(pointer):
+        for begin in range(first, last, 16):
+            tile = W[begin : min(begin + 16, last)].T
+            used = np.flatnonzero(tile.any(axis=1))
+            features.append(used)
+            masks.append((tile[used] != 0) @ (1 << np.arange(tile.shape[1])))
+            weights.append(tile[used][tile[used] != 0])
+            n_features.append(len(used))
+            n_weights.append(len(weights[-1]))
+            tile_biases.append(
+                np.pad(biases[begin : min(begin + 16, last)], (0, 16 - tile.shape[1]))
+            )
+    tiles = Tiles(
+        np.concatenate(features).astype(np.int32), np.concatenate(masks).astype(np.uint16),
+        np.concatenate(weights).astype(np.float32), np.array(n_features), np.array(n_weights),
+        np.array(tile_biases, np.float32), np.zeros((len(masks), 5)),
+    )  # fmt: skip
+    return ChunkedWeights.from_tiles(
+        tiles, np.asarray(pointer, np.int64), W.shape[1], n_threads=n_threads,
+        scratch=ScratchPool(W.shape[1]), precision=precision,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("pointer", "threshold", "as_block"),
+    ("pointer", "threshold", "places"),
     [
-        ([0, 16, 30], 0.0, True),  # small and full
-        ([0, 16, 30], 0.3, False),  # small and sparse
-        ([0, 20, 90, 90, 100], 0.0, False),  # wide
-        ([0, 290, 300], 0.1, False),  # wider than a byte can say
+        ([0, 16, 30], 0.0, np.uint16),  # masks
+        ([0, 16, 30], 0.3, np.uint16),
+        ([0, 20, 90, 90, 100], 0.0, np.uint8),  # numbers of children
+        ([0, 290, 300], 0.1, np.uint16),  # wider than a byte can say
     ],
 )
-def test_both_layouts_know_their_weights(pointer, threshold, as_block):
+def test_every_layout_knows_its_weights(pointer, threshold, places):
     weights = level(pointer, threshold)
-    assert (len(weights.block) > 0) == as_block
+    assert weights.places.dtype == places
     W, b = weights.to_dense()
     assert W.shape == (weights.n_children, D)
     assert np.count_nonzero(W) == weights.nnz
     assert_array_equal(b, weights.biases)
     assert np.abs(W[W != 0]).min() >= threshold
+    features = weights.features()
     for c in range(weights.n_parents):
         rows = slice(weights.chunk_pointer[c], weights.chunk_pointer[c + 1])
         used = np.flatnonzero(W[pointer[c] : pointer[c + 1]].any(axis=0))
-        assert_array_equal(weights.features[rows], used)
+        assert_array_equal(np.sort(features[rows]), used)
 
 
-def test_both_layouts_hold_the_same_weights(monkeypatch):
-    as_block = level([0, 16, 30], 0.1)
-    monkeypatch.setattr("xmc_core.rankers.weights.BLOCK_FROM", 17.0)
-    as_entries = level([0, 16, 30], 0.1)
-    assert len(as_block.block) > 0
-    assert len(as_entries.block) == 0
-    assert_array_equal(as_block.to_dense()[0], as_entries.to_dense()[0])
-    assert as_block.nnz == as_entries.nnz
+@pytest.mark.parametrize("n_features", [1, 2, 300, 70_000])
+@pytest.mark.parametrize("widest", [3, 16, 40, 300])
+def test_weights_come_back_as_they_were_put_in(n_features, widest):
+    rng = np.random.default_rng(7)
+    pointer = np.array([0, widest, widest, widest + 2])
+    W = np.zeros((pointer[-1], n_features), np.float32)
+    places = rng.integers(0, W.size, min(W.size, 3_000))
+    W.reshape(-1)[places] = rng.normal(size=len(places))
+    biases = rng.normal(size=pointer[-1]).astype(np.float32)
+    weights = chunked(W, biases, pointer, n_threads=2)
+    assert_array_equal(weights.to_dense()[0], W)
+    assert_array_equal(weights.to_dense()[1], biases)
 
 
-def test_the_bitmap_knows_which_features_a_chunk_has():
-    weights = level([0, 20, 90, 100], 0.2)
-    words, ranks = weights.index
-    for c in range(3):
-        bits = (words[c][:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
-        rows = slice(weights.chunk_pointer[c], weights.chunk_pointer[c + 1])
-        assert_array_equal(np.flatnonzero(bits.reshape(-1)), weights.features[rows])
-        before = np.concatenate([[0], np.cumsum(bits.sum(axis=1))[:-1]])
-        assert_array_equal(ranks[c], before)
+def test_more_rows_than_sixteen_bits_can_count():
+    rng = np.random.default_rng(8)
+    W = rng.choice([0, 1, 2], (16, 9_000)).astype(np.float32)
+    weights = chunked(W, np.zeros(16, np.float32), [0, 16])
+    assert weights.nnz > 2**16
+    assert len(weights.row_base) > 1
+    assert_array_equal(weights.to_dense()[0], W)
 
 
-def test_offsets_take_the_fewest_bytes_that_do():
-    sizes = [np.dtype(offset_type(widest)).itemsize for widest in (256, 257, 65_536, 65_537)]
-    assert sizes == [1, 2, 2, 4]
+def test_halves_are_the_nearest_and_never_overflow():
+    rng = np.random.default_rng(9)
+    for size in (1.0, 1e6, 1e-7):
+        values = (size * rng.normal(size=1000)).astype(np.float32)
+        halves, exponent = to_halves(values)
+        back = np.ldexp(halves.view(np.float16).astype(np.float32), exponent)
+        assert_allclose(back, values, rtol=2**-11, atol=size * 1e-8)
+    assert to_halves(np.zeros(3, np.float32))[1] == 0
+
+
+def test_half_takes_half_the_bytes_and_is_close():
+    W = level([0, 16, 30], 0.1).to_dense()[0]
+    biases = np.ones(30, np.float32)
+    half, single = (chunked(W, biases, [0, 16, 30], p) for p in ("half", "single"))
+    assert (half.precision, single.precision) == ("half", "single")
+    assert half.values.nbytes * 2 == single.values.nbytes
+    assert_allclose(half.to_dense()[0], single.to_dense()[0], rtol=2**-11)
+
+
+def test_hashing_can_be_undone():
+    for n_features in (1, 2, 3, 1000, 2**17):
+        multiplier, bits = hashing(n_features)
+        hashed = np.arange(n_features) * multiplier % 2**bits
+        assert len(np.unique(hashed)) == n_features
+
+
+def test_remainders_take_a_byte_where_that_is_smaller():
+    few, many = np.array([10] * 1000), np.array([30_000] * 10)
+    assert plan_buckets(few, 20)[1] == np.uint16
+    assert plan_buckets(many, 20)[1] == np.uint8
+    for rows in (few, many):
+        shifts, kind = plan_buckets(rows, 20)
+        assert np.all(shifts <= 8 * np.dtype(kind).itemsize)
+
+
+def test_places_take_the_fewest_bytes_that_do():
+    sizes = [np.dtype(place_type(widest)).itemsize for widest in (17, 256, 257, 65_536, 65_537)]
+    assert sizes == [1, 1, 2, 2, 4]
 
 
 def test_no_weight_at_all_is_fine():
@@ -84,9 +152,10 @@ def test_weights_cannot_be_written():
 
 
 def test_arrays_that_do_not_fit_together_are_refused():
-    parts = level([0, 20, 30], 0.1).arrays()
-    parts["values"] = parts["values"][:-1]
-    with pytest.raises(ShapeError, match="do not fit together"):
-        ChunkedWeights.from_arrays(parts, D)
+    for name in ("values", "places", "remainders", "row_pointer", "starts", "biases"):
+        parts = level([0, 20, 30], 0.1).arrays()
+        parts[name] = parts[name][:-1]
+        with pytest.raises(ShapeError, match="do not fit together"):
+            ChunkedWeights.from_arrays(parts, D)
     with pytest.raises(ShapeError, match="3 features do not fit together"):
         ChunkedWeights.from_arrays(level([0, 20, 30], 0.1).arrays(), 3)

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 TOPICS = 12
 LABELS_PER_TOPIC = 8
 ROWS = 400
-LEAF_SIZES = (16, 300)
-"""Rankers of a leaf are stored in three ways: up to 16 labels side by side if most weights are not
-zero, up to 256 with their places in a byte (which the pipeline's run has seen), and more."""
+LEAVES = ((16, 40), (300, 2**13))
+"""Labels of a leaf, and features. Places of weights are a mask or 16 bits (these two leaf sizes),
+or a byte (which the pipeline's run has seen); what tells apart few features takes a byte, where
+there are many of which each leaf uses few it takes two."""
 
 
 def warmup() -> None:
@@ -75,9 +76,10 @@ def train_other_layouts(config: "Config") -> None:
     from xmc_core.tree import LabelTree
 
     chance = np.random.default_rng(0)
-    X = csr_array(random_array((ROWS, 40), density=0.3, dtype=np.float32, rng=chance))
-    X.sort_indices()
-    for leaf_size in LEAF_SIZES:
+    filled = csr_array(random_array((ROWS, 40), density=0.3, dtype=np.float32, rng=chance))
+    filled.sort_indices()
+    for leaf_size, n_features in LEAVES:
+        X = csr_array((filled.data, filled.indices, filled.indptr), (ROWS, n_features))
         columns = np.arange(ROWS * 4) % (2 * leaf_size)
         ones = np.ones(len(columns), np.float32)
         Y = csr_array((ones, (np.repeat(np.arange(ROWS), 4), columns)), (ROWS, 2 * leaf_size))
@@ -85,4 +87,6 @@ def train_other_layouts(config: "Config") -> None:
         tree = LabelTree.from_leaves(leaves, branching=2)
         for loss in LOSSES:
             changes = {"rankers.loss": loss, "rankers.threshold": 0, "rankers.max_iter": 3}
-            train_xr_linear(X, Y, config.replace(**changes), tree=tree).predict(X)
+            model = train_xr_linear(X, Y, config.replace(**changes), tree=tree)
+            model.predict(X)
+            model.score(X, Y)

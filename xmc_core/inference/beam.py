@@ -1,123 +1,253 @@
 """Beam search: from the root to the labels, keeping the best nodes of each level."""
 
 from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from xmc_core.data import Predictions
 from xmc_core.errors import ShapeError
-from xmc_core.inference.post_processors import codes_per_level, path_scores, works_in_logarithms
-from xmc_core.kernels import simd
+from xmc_core.inference.post_processors import codes_per_level, kept_as
 from xmc_core.kernels.arguments import read_only
-from xmc_core.kernels.beam import search_level
+from xmc_core.kernels.beam import search_few, search_rows
+from xmc_core.kernels.chunks import ALLOWED, POST_PROCESSOR
+from xmc_core.kernels.pairs import score_slots
+from xmc_core.kernels.simd import HAVE_VECTOR_CODE
+from xmc_core.kernels.views import address_of
 from xmc_core.parallel import map_threads, resolve_threads, row_blocks
-from xmc_core.rankers.weights import ChunkedWeights
-from xmc_core.types import Floats, Indices, SparseRows
+from xmc_core.rankers.weights import ChunkedWeights, hashing
+from xmc_core.types import Flags, Floats, Indices, Pointers, SparseRows
 
-SMALL_BATCH = 64
-"""Up to so many rows are answered one by one, through the bitmaps of the chunks: the map that
-serves large batches costs more to set up than it saves."""
+HELD_WORK = 6_000
+"""Calls of up to so many non-zeros × nodes keep the interpreter's lock; that is some 80 µs. A call
+that lets go of it waits for milliseconds to get it back while other threads are calling too."""
 
-BLOCK_ROWS = 65_536
-"""Rows that one thread searches together. More share the set-up of each chunk; memory is about
-24 bytes × beam_size × rows."""
+ALONE = 64
+"""Up to so many rows are searched one by one; more are sorted by node, which pays when several
+rows meet in a chunk."""
 
-_NO_LABELS = read_only(np.zeros(0, np.int32))
-_NO_WORDS = read_only(np.zeros((0, 0), np.uint64))
-_NO_RANKS = read_only(np.zeros((0, 0), np.int32))
+BLOCK_ROWS = 2_048
+"""Rows searched together: their non-zeros, beams and hits stay in the second cache."""
 
 
-def beam_search(
-    X: SparseRows,
-    levels: Sequence[ChunkedWeights],
-    *,
-    beam_size: int,
-    top_k: int,
-    post_processor: tuple[str, ...],
-    slot_labels: Indices | None,
-    n_labels: int,
-    n_threads: int,
-    vector: bool = simd.HAVE_VECTOR_CODE,
-) -> Predictions:
-    """Find the best `top_k` labels, or nodes, of each row.
+class Searcher:
+    """The levels of a tree, ready to be searched. Safe to share between threads.
 
-    A node's score is its parent's score times a factor of its own margin (`post_processor`, which
-    counts from the last of `levels`); with `none` it is the margin itself and the path does not
-    matter. At each level but the last the `beam_size` best nodes are kept; among equals the
-    smaller number wins. A row's answer depends neither on the other rows nor on the threads.
+    Rows are CSR with float32 values, or dense float32: the same answers, as zeros are left out.
 
     Parameters
     ----------
-    X : (n_samples, n_features)
     levels
         From the first level on. `levels[:t]` searches nodes of level t.
-    top_k
-        Columns of the result. Rows for which fewer are in reach end in -1 and -inf.
+    post_processor
+        Turns a node's margin into a factor of its path's score; counts from the last of `levels`.
     slot_labels : (children of the last level,)
         Which label each slot stands for: one that is reached through several slots appears once,
         with its best score. None: columns are the children themselves.
     n_labels
         Labels, or nodes, that exist; only checked.
+    allowed
+        For each level, (children,) flags of the nodes that may be entered. None: all of them.
 
     Raises
     ------
     ShapeError
-        If X has another number of columns than the levels were trained on, or the levels do not
-        follow one another.
+        If the levels do not follow one another, or do not end in the slots.
+    ConfigError
+        If there is no such post-processor.
     """
-    _check(X, levels, slot_labels, n_labels)
-    n_samples = X.shape[0]
-    codes = codes_per_level(post_processor, len(levels))
-    linear = not works_in_logarithms(codes)
-    indptr = read_only(X.indptr, np.int64)
-    indices = read_only(X.indices, np.int32)
-    values = read_only(X.data, np.float32)
-    names = _NO_LABELS if slot_labels is None else read_only(slot_labels, np.int32)
-    small = n_samples <= SMALL_BATCH
 
-    def search(rows: tuple[int, int]) -> tuple[Indices, Floats]:
-        first, last = rows
-        beam = np.zeros((last - first, 1), np.int32)
-        scores = np.full((last - first, 1), 1.0 if linear else 0.0, np.float32)
-        feature_map = np.full(0 if small else X.shape[1], -1, np.int32)
-        for number, (weights, code) in enumerate(zip(levels, codes, strict=True), start=1):
-            is_last = number == len(levels)
-            width = top_k if is_last else min(beam_size, weights.n_children)
-            found = np.empty((last - first, width), np.int32)
-            found_scores = np.empty((last - first, width), np.float32)
-            words, ranks = weights.index if small else (_NO_WORDS, _NO_RANKS)
-            search_level(
-                indptr, indices, values, first, beam, scores, weights.pointer,
-                weights.chunk_pointer, weights.features, weights.block, weights.entry_start,
-                weights.row_pointer, weights.offsets, weights.values, weights.biases, words, ranks,
-                feature_map, code, linear, names if is_last else _NO_LABELS, vector, found,
-                found_scores,
+    def __init__(
+        self,
+        levels: Sequence[ChunkedWeights],
+        *,
+        post_processor: Sequence[str],
+        slot_labels: Indices | None,
+        n_labels: int,
+        allowed: Sequence[Flags] | None = None,
+    ) -> None:
+        _check(levels, slot_labels, n_labels)
+        codes = codes_per_level(post_processor, len(levels))
+        self.n_features = levels[0].n_features
+        self.n_nodes = levels[-1].n_children
+        # The table holds addresses into all of these.
+        self._levels = tuple(levels)
+        self._allowed = (
+            None if allowed is None else [read_only(flags, np.uint8) for flags in allowed]
+        )
+        table = np.stack([level.row_of_table for level in levels])
+        table[:, POST_PROCESSOR] = codes
+        if self._allowed is not None:
+            table[:, ALLOWED] = [address_of(flags) for flags in self._allowed]
+        self._table = read_only(table)
+        self._kept_as = kept_as(post_processor, len(levels))
+        self._hashing = hashing(self.n_features)
+        self._n_labels = n_labels
+        self._slot_labels = read_only(
+            np.zeros(0, np.int32) if slot_labels is None else slot_labels, np.int32
+        )
+
+    def search(
+        self,
+        X: SparseRows | Floats,
+        *,
+        beam_size: int,
+        top_k: int,
+        n_threads: int,
+        vector: bool = HAVE_VECTOR_CODE,
+    ) -> Predictions:
+        """Find the best `top_k` labels, or nodes, of each row.
+
+        A node's score is its parent's score times a factor of its own margin; with `none` it is the
+        margin itself and the path does not matter. At each level but the last the `beam_size` best
+        nodes are kept; among equals the smaller number wins. A row's answer depends neither on the
+        other rows nor on the threads. Rows for which fewer than `top_k` are in reach end in -1 and
+        -inf.
+
+        Raises ShapeError if X, (n_samples, n_features), has another number of columns than the
+        levels were trained on.
+        """
+        indptr, indices, values = self._rows(X)
+        n_samples = len(indptr) - 1
+        labels = np.empty((n_samples, top_k), np.int32)
+        scores = np.empty((n_samples, top_k), np.float32)
+        if len(indices) * beam_size * len(self._levels) <= HELD_WORK and n_samples <= ALONE:
+            ascending = search_few(
+                indptr, indices, values, self._table, *self._hashing, self._slot_labels, beam_size,
+                self._kept_as, vector, labels, scores,
             )  # fmt: skip
-            beam, scores = found, found_scores
-        return beam, scores
+        else:
+            block = 1 if n_samples <= ALONE else BLOCK_ROWS
 
-    n_threads = resolve_threads(n_threads)
-    block = n_samples if small else min(BLOCK_ROWS, -(-n_samples // n_threads))
-    blocks = row_blocks(n_samples, max(block, 1))
-    pieces = [search(blocks[0])] if len(blocks) == 1 else map_threads(search, blocks, n_threads)
-    if not pieces:
-        return Predictions(np.empty((0, top_k), np.int32), np.empty((0, top_k), np.float32))
-    labels = np.concatenate([labels for labels, _ in pieces]) if len(pieces) > 1 else pieces[0][0]
-    scores = np.concatenate([scores for _, scores in pieces]) if len(pieces) > 1 else pieces[0][1]
-    return Predictions(labels, path_scores(labels, scores, codes))
+            def search(rows: tuple[int, int]) -> bool:
+                out = slice(*rows)
+                return search_rows(
+                    indptr, indices, values, *rows, block, self._table, *self._hashing,
+                    self._slot_labels, beam_size, self._kept_as, vector, labels[out], scores[out],
+                )  # fmt: skip
+
+            n_threads = resolve_threads(n_threads)
+            share = max(1, min(BLOCK_ROWS, -(-n_samples // n_threads)))
+            ascending = all(map_threads(search, row_blocks(n_samples, share), n_threads))
+        if not ascending:
+            return self.search(
+                _sorted(X), beam_size=beam_size, top_k=top_k, n_threads=n_threads, vector=vector
+            )
+        return Predictions(labels, scores)
+
+    def score(
+        self,
+        X: SparseRows | Floats,
+        pairs: SparseRows,
+        *,
+        n_threads: int,
+        vector: bool = HAVE_VECTOR_CODE,
+    ) -> SparseRows:
+        """Scores of given (row, label) pairs, as a search that kept every node would find them.
+
+        `pairs` is (n_samples, n_labels); its stored entries are asked for, and the result has the
+        same ones. A label in several leaves has the best of its scores, one in no leaf -inf.
+
+        Raises ShapeError if X or pairs have another shape.
+        """
+        indptr, indices, values = self._rows(_sorted(X))
+        n_samples = len(indptr) - 1
+        if pairs.shape != (n_samples, self._n_labels):
+            raise ShapeError(
+                f"pairs are {pairs.shape}, expected ({n_samples}, {self._n_labels}): a row for "
+                "each row of X and a column for each label."
+            )
+        row_pointer, slots, pair_of = self._slots_of(pairs)
+        scores = np.full(len(pairs.indices), -np.inf, np.float32)
+
+        def score(rows: tuple[int, int]) -> bool:
+            return score_slots(
+                indptr, indices, values, *rows, self._table, *self._hashing, row_pointer, slots,
+                pair_of, self._kept_as, vector, scores,
+            )  # fmt: skip
+
+        n_threads = resolve_threads(n_threads)
+        share = max(1, min(BLOCK_ROWS, -(-n_samples // n_threads)))
+        map_threads(score, row_blocks(n_samples, share), n_threads)
+        return csr_array((scores, pairs.indices.copy(), pairs.indptr.copy()), pairs.shape)
+
+    @cached_property
+    def _label_slots(self) -> tuple[Pointers, Indices]:
+        """Pointers of the labels, and their slots."""
+        names = self._slot_labels if len(self._slot_labels) else np.arange(self.n_nodes)
+        counts = np.bincount(names, minlength=self._n_labels)
+        pointer = np.concatenate([[0], np.cumsum(counts)])
+        return pointer, np.argsort(names, kind="stable").astype(np.int32)
+
+    def _slots_of(self, pairs: SparseRows) -> tuple[Pointers, Indices, Pointers]:
+        """Slots of all pairs, ascending in each row: row pointers, slots, pair of each."""
+        pointer, slots = self._label_slots
+        begins, counts = pointer[pairs.indices], np.diff(pointer)[pairs.indices]
+        pair_of = np.repeat(np.arange(len(counts)), counts)
+        within = np.arange(len(pair_of)) - np.repeat(np.cumsum(counts) - counts, counts)
+        found = slots[begins[pair_of] + within]
+        row = np.repeat(np.arange(pairs.shape[0]), np.diff(pairs.indptr))[pair_of]
+        order = np.lexsort((found, row))
+        per_row = np.bincount(row, minlength=pairs.shape[0])
+        row_pointer = np.concatenate([[0], np.cumsum(per_row)])
+        return (
+            read_only(row_pointer, np.int64),
+            read_only(found[order], np.int32),
+            read_only(pair_of[order], np.int64),
+        )
+
+    def _rows(self, X: SparseRows | Floats) -> tuple[Pointers, Indices, Floats]:
+        if X.ndim != 2 or X.shape[1] != self.n_features:
+            raise ShapeError(
+                f"X is {X.shape} but the model was trained on {self.n_features:,} features: rows "
+                "must be the output of the model's own vectoriser."
+            )
+        parts: tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+        if isinstance(X, np.ndarray):
+            filled = X != 0
+            ends = np.cumsum(np.count_nonzero(filled, axis=1))
+            parts = np.concatenate([[0], ends]), np.nonzero(filled)[1], X[filled]
+        else:
+            X = X if isinstance(X, csr_array) else csr_array(X)
+            parts = X.indptr, X.indices, X.data
+        indptr, indices, values = parts
+        return (
+            read_only(indptr, np.int64),
+            read_only(indices, np.int32),
+            read_only(values, np.float32),
+        )
 
 
-def _check(
-    X: SparseRows, levels: Sequence[ChunkedWeights], slot_labels: Indices | None, n_labels: int
-) -> None:
+def allowed_nodes(
+    levels: Sequence[ChunkedWeights], slot_labels: Indices, labels: Indices
+) -> list[Flags]:
+    """For each level, (children,) flags of the nodes with one of `labels` below them."""
+    flags = [np.isin(slot_labels, labels)]
+    for level in reversed(levels[1:]):
+        before = np.concatenate([[0], np.cumsum(flags[-1])])
+        flags.append(before[level.pointer[1:]] > before[level.pointer[:-1]])
+    return flags[::-1]
+
+
+def _sorted(X: SparseRows | Floats) -> SparseRows | Floats:
+    if isinstance(X, np.ndarray):
+        return X
+    rows = csr_array(X)
+    return rows if rows.has_sorted_indices else rows.sorted_indices()
+
+
+def _check(levels: Sequence[ChunkedWeights], slot_labels: Indices | None, n_labels: int) -> None:
     if not levels:
         raise ShapeError("beam search needs at least one level.")
     n_nodes = 1
     for number, weights in enumerate(levels, start=1):
-        if weights.n_features != X.shape[1]:
+        if weights.n_features != levels[0].n_features:
             raise ShapeError(
-                f"X has {X.shape[1]:,} features but level {number} was trained on "
-                f"{weights.n_features:,}; use the vectoriser of the model."
+                f"level {number} was trained on {weights.n_features:,} features but level 1 on "
+                f"{levels[0].n_features:,}."
             )
         if weights.n_parents != n_nodes:
             raise ShapeError(

@@ -54,6 +54,16 @@ def inline_kernel(function: Function) -> Function:
     return _compiled(function, fastmath=True, forceinline=True)
 
 
+def held_kernel(function: Function) -> Function:
+    """Compile the entry to a kernel of a few microseconds, which keeps the interpreter's lock.
+
+    numba releases the lock at the outermost call alone. Whoever releases it for 20 µs waits for
+    the interpreter's switch interval (5 ms) to get it back while other threads want it.
+    """
+    return _compiled(function, nogil=False)
+
+
 def _compiled(function: Function, **options: Any) -> Function:
-    compile_it = njit(nogil=True, cache=True, boundscheck=False, error_model="numpy", **options)
+    always = {"nogil": True, "cache": True, "boundscheck": False, "error_model": "numpy"}
+    compile_it = njit(**{**always, **options})
     return cast(Function, compile_it(function))

@@ -1,336 +1,295 @@
-"""One level of beam search: score the children of each row's nodes, keep the best.
+"""Beam search over all levels: score the children of each row's nodes, keep the best.
 
-There is one scoring routine whatever the number of rows; only how a row's features are found among
-a chunk's differs (a scattered map for many rows, a bitmap or a binary search for few). All three
-give the same hits in the same order, hence the same bits.
+One row is searched level by level through the nodes in order of their score. Many rows are
+searched together, sorted by node, so that a chunk is read while it is in the nearest cache. Both
+run the same code on the same numbers in the same order, hence the same bits.
 """
 
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from xmc_core.kernels._compile import kernel
-from xmc_core.kernels.bits import Words, popcount
+from xmc_core.kernels._compile import held_kernel, kernel
+from xmc_core.kernels.bits import lowest_bit
+from xmc_core.kernels.chunks import (
+    ALLOWED,
+    I64,
+    PARENTS,
+    POINTER,
+    POST_PROCESSOR,
+    U64,
+    WIDEST,
+    Scratch,
+    chunk_margins,
+    hash_features,
+    scratch_bytes,
+    scratch_in,
+)
 from xmc_core.kernels.lanes import LANES
-from xmc_core.kernels.prefetch import prefetch
-from xmc_core.kernels.simd import dot
+from xmc_core.kernels.search_simd import at_least
+from xmc_core.kernels.views import float32_at, int32_at, int64_at, uint8_at
 from xmc_core.types import Floats, Indices, Pointers
 
 NONE, HINGE_1, HINGE_2, HINGE_3, HINGE_4, SIGMOID = range(6)
-
-ONE = np.uint64(1)
-LOW_SIX = np.uint64(63)
-AHEAD, FAR_AHEAD = 6, 16
+PRODUCTS, LOGARITHMS, LOGARITHMS_OUT = range(3)
+"""How a path's score is kept: as a product of factors, as a sum of their logarithms, or as such a
+sum that is also what the caller wants."""
 
 
 @kernel
-def search_level(
+def search_rows(
     indptr: Pointers,  # X
     indices: Indices,
     values: Floats,
     first_row: int,
+    last_row: int,
+    block: int,  # rows searched together
+    table: Pointers,  # (levels, fields)
+    multiplier: int,
+    bits: int,  # of a hashed feature
+    slot_labels: Indices,  # (children of the last level,) or (0,): their own numbers
+    beam_size: int,
+    kept_as: int,
+    vector: bool,
+    labels: Indices,  # (last_row - first_row, k) out, -1 pads
+    scores: Floats,  # the same shape, out, -inf pads
+) -> bool:
+    # Returns whether columns ascend in every row; where not, the rest is not searched.
+    longest = 0
+    for r in range(first_row, last_row):
+        longest = max(longest, indptr[r + 1] - indptr[r])
+        for j in range(indptr[r] + 1, indptr[r + 1]):
+            if indices[j] < indices[j - 1]:
+                return False
+    widest = 0
+    for t in range(len(table)):
+        widest = max(widest, table[t, WIDEST])
+    memory = np.empty(scratch_bytes(longest, widest), np.uint8)
+    scratch = scratch_in(memory, longest, widest)
+
+    for begin in range(first_row, last_row, block):
+        end = min(begin + block, last_row)
+        hashed = hash_features(indices, indptr[begin], indptr[end], multiplier, bits)
+        beam = np.zeros((end - begin, 1), np.int32)
+        beam_scores = np.full((end - begin, 1), 1.0 if kept_as == PRODUCTS else 0.0, np.float32)
+        for t in range(len(table) - 1):
+            pointer = int64_at(table[t, POINTER])
+            width = min(beam_size, pointer[table[t, PARENTS]])
+            best = np.empty((end - begin, width), np.int32)
+            best_scores = np.empty((end - begin, width), np.float32)
+            search_level(
+                indptr, values, hashed, begin, table[t], beam, beam_scores, slot_labels[:0],
+                kept_as, vector, scratch, best, best_scores,
+            )  # fmt: skip
+            beam, beam_scores = best, best_scores
+        out = slice(begin - first_row, end - first_row)
+        search_level(
+            indptr, values, hashed, begin, table[len(table) - 1], beam, beam_scores, slot_labels,
+            kept_as, vector, scratch, labels[out], scores[out],
+        )  # fmt: skip
+        if kept_as == LOGARITHMS and table[len(table) - 1, POST_PROCESSOR] != NONE:
+            for r in range(begin - first_row, end - first_row):
+                for i in range(labels.shape[1]):
+                    if labels[r, i] >= 0:
+                        scores[r, i] = math.exp(scores[r, i])
+    return len(memory) > 0  # named once more: `memory` lives till here, and so does `scratch`
+
+
+@held_kernel
+def search_few(
+    indptr: Pointers,
+    indices: Indices,
+    values: Floats,
+    table: Pointers,
+    multiplier: int,
+    bits: int,
+    slot_labels: Indices,
+    beam_size: int,
+    kept_as: int,
+    vector: bool,
+    labels: Indices,
+    scores: Floats,
+) -> bool:
+    n_rows = len(indptr) - 1
+    return search_rows(
+        indptr, indices, values, 0, n_rows, 1, table, multiplier, bits, slot_labels, beam_size,
+        kept_as, vector, labels, scores,
+    )  # fmt: skip
+
+
+@kernel
+def search_level(
+    indptr: Pointers,
+    values: Floats,
+    hashed: Indices,  # of the non-zeros from indptr[first_row] on
+    first_row: int,
+    level: Pointers,
     beam: Indices,  # (rows, width) nodes of the level above for rows first_row, ...; -1 pads
     beam_scores: Floats,
-    pointer: Pointers,  # (parents + 1,) children of each node
-    chunk_pointer: Pointers,  # (parents + 1,) rows of each chunk, see ChunkedWeights
-    features: Indices,
-    block: Floats,  # (rows, 16), or (0, 16) where weights lie as entries
-    entry_start: Pointers,  # (parents + 1,)
-    row_pointer: Indices,  # (rows + parents,)
-    offsets: NDArray[Any],
-    weights: Floats,
-    biases: Floats,  # (children,)
-    words: Words,  # (parents, n_words) bitmap of each chunk's features, or (0, 0)
-    ranks: Indices,
-    feature_map: Indices,  # (n_features,) -1s, and again on return; or (0,): do not group rows
-    post_processor: int,
-    linear: bool,  # path scores are products; else sums of logarithms
-    slot_labels: Indices,  # (children,) what to call each child, or (0,) for its own number
+    slot_labels: Indices,
+    kept_as: int,
     vector: bool,
+    scratch: Scratch,
     best: Indices,  # (rows, k) out, -1 pads
     best_scores: Floats,  # (rows, k) out, -inf pads
 ) -> None:
     n_rows, width = beam.shape
     best[:] = -1
     best_scores[:] = -np.inf
-
-    n_pairs = 0
-    longest = 0
-    for r in range(n_rows):
-        longest = max(longest, indptr[first_row + r + 1] - indptr[first_row + r])
-        for b in range(width):
-            n_pairs += beam[r, b] >= 0
-    widest = 0
-    for parent in range(len(pointer) - 1):
-        widest = max(widest, pointer[parent + 1] - pointer[parent])
-    hits = np.empty(longest + 1, np.int32)
-    hit_values = np.empty(longest + 1, np.float32)
-    margins = np.empty(((widest + LANES - 1) // LANES, LANES), np.float32)
-
-    grouped = len(feature_map) > 0
-    pairs = sorted_pairs(beam, len(pointer) - 1, n_pairs) if grouped else beam_pairs(beam, n_pairs)
-    group_start = 0
-    while group_start < n_pairs:
-        parent = beam[pairs[group_start] // width, pairs[group_start] % width]
-        group_end = group_start + 1
-        if grouped:
-            while group_end < n_pairs:
-                following = pairs[group_end]
-                if beam[following // width, following % width] != parent:
-                    break
-                group_end += 1
-        begin, end = chunk_pointer[parent], chunk_pointer[parent + 1]
-        # Scattering a chunk costs two passes over its features, looking up one a row's non-zeros.
-        scatter = grouped and (group_end - group_start) * 32 > (end - begin)
-        if scatter:
-            for t in range(begin, end):
-                feature_map[features[t]] = t
-
-        for p in range(group_start, group_end):
-            r = pairs[p] // width
-            above = beam_scores[r, pairs[p] % width]
-            full = best[r, best.shape[1] - 1] >= 0
-            if full and not linear and post_processor != NONE and above < best_scores[r, -1]:
-                continue  # a factor is at most 1: no child can get in
-            x_begin, x_end = indptr[first_row + r], indptr[first_row + r + 1]
-            if scatter:
-                n_hits = map_hits(indices, values, x_begin, x_end, feature_map, hits, hit_values)
-            elif len(words) > 0:
-                n_hits = bitmap_hits(
-                    indices, values, x_begin, x_end, words, ranks, parent, begin, hits, hit_values
-                )
-            else:
-                n_hits = search_hits(
-                    indices, values, x_begin, x_end, features, begin, end, hits, hit_values
-                )
-            if len(block) > 0:
-                dot(vector, block, hits, hit_values, 0, n_hits, margins, 0)
-            else:
-                add_entries(
-                    row_pointer,
-                    parent,
-                    entry_start[parent],
-                    offsets,
-                    weights,
-                    hits,
-                    hit_values,
-                    n_hits,
-                    margins,
-                )
+    post_processor = level[POST_PROCESSOR]
+    pointer = int64_at(level[POINTER])
+    bounded = kept_as != PRODUCTS and post_processor != NONE  # no child beats its parent
+    pairs = sorted_pairs(beam, level[PARENTS]) if n_rows > 1 else row_pairs(beam)
+    k = best.shape[1]
+    level_address = level.ctypes.data
+    hashed_address = hashed.ctypes.data - 4 * indptr[first_row]
+    values_address = values.ctypes.data
+    best_address, scores_address = best.ctypes.data, best_scores.ctypes.data
+    labels_address = slot_labels.ctypes.data if len(slot_labels) > 0 else 0
+    for p in range(len(pairs)):
+        r = pairs[p] // width
+        place = pairs[p] - r * width
+        above = beam_scores[r, place]
+        worst = best_scores[r, k - 1]
+        if bounded and above < worst:
+            continue
+        parent = I64(beam[r, place])
+        begin = indptr[first_row + r]
+        n_children = chunk_margins(
+            vector, level_address, parent, indptr[first_row + r + 1] - begin,
+            hashed_address + 4 * begin, values_address + 4 * begin, scratch,
+        )  # fmt: skip
+        if n_children:
+            to_scores(scratch.margins, n_children, post_processor, kept_as, above, worst)
             keep_best(
-                margins,
-                pointer[parent],
-                pointer[parent + 1],
-                biases,
-                post_processor,
-                linear,
-                above,
-                slot_labels,
-                best[r],
-                best_scores[r],
-            )
-
-        if scatter:
-            for t in range(begin, end):
-                feature_map[features[t]] = -1
-        group_start = group_end
+                vector, scratch.margins, n_children, pointer[parent], level[ALLOWED],
+                labels_address, k, best_address + 4 * k * r, scores_address + 4 * k * r,
+            )  # fmt: skip
 
 
 @kernel
-def beam_pairs(beam: Indices, n_pairs: int) -> Pointers:
-    # Places r * width + b of all beam entries, row after row.
-    n_rows, width = beam.shape
-    pairs = np.empty(n_pairs, np.int64)
-    k = 0
-    for r in range(n_rows):
-        for b in range(width):
-            if beam[r, b] >= 0:
-                pairs[k] = r * width + b
-                k += 1
-    return pairs
+def row_pairs(beam: Indices) -> Pointers:
+    # Places of the nodes of a single row.
+    pairs = np.empty(beam.shape[1], np.int64)
+    n = 0
+    for b in range(beam.shape[1]):
+        pairs[n] = b
+        n += beam[0, b] >= 0
+    return pairs[:n]
 
 
 @kernel
-def sorted_pairs(beam: Indices, n_parents: int, n_pairs: int) -> Pointers:
-    # The same, sorted by node (counting sort), rows ascending.
+def sorted_pairs(beam: Indices, n_parents: int) -> Pointers:
+    # Places r * width + b of all beam entries, sorted by node (counting sort), rows ascending.
     n_rows, width = beam.shape
-    starts = np.zeros(n_parents + 1, np.int64)
+    starts = np.zeros(n_parents + 2, np.int64)
     for r in range(n_rows):
         for b in range(width):
-            if beam[r, b] >= 0:
-                starts[beam[r, b] + 1] += 1
+            starts[beam[r, b] + 2] += beam[r, b] >= 0
     for parent in range(n_parents):
-        starts[parent + 1] += starts[parent]
-    pairs = np.empty(n_pairs, np.int64)
+        starts[parent + 2] += starts[parent + 1]
+    pairs = np.empty(starts[n_parents + 1], np.int64)
     for r in range(n_rows):
         for b in range(width):
             parent = beam[r, b]
             if parent >= 0:
-                pairs[starts[parent]] = r * width + b
-                starts[parent] += 1
+                pairs[starts[parent + 1]] = r * width + b
+                starts[parent + 1] += 1
     return pairs
 
 
 @kernel
-def map_hits(
-    indices: Indices,
-    values: Floats,
-    begin: int,
-    end: int,
-    feature_map: Indices,
-    hits: Indices,
-    hit_values: Floats,
-) -> int:
-    # Chunk rows that the row's features hit. Written first, counted after: no branch to guess.
-    n = 0
-    for j in range(begin, end):
-        place = feature_map[indices[j]]
-        hits[n] = place
-        hit_values[n] = values[j]
-        n += place >= 0
-    return n
-
-
-@kernel
-def bitmap_hits(
-    indices: Indices,
-    values: Floats,
-    begin: int,
-    end: int,
-    words: Words,
-    ranks: Indices,
-    parent: int,
-    first: int,
-    hits: Indices,
-    hit_values: Floats,
-) -> int:
-    # 2 to 4 times faster than the binary search, for 12 bytes per chunk and 64 features.
-    n = 0
-    for j in range(begin, end):
-        w = indices[j] >> 6
-        bit = ONE << (np.uint64(indices[j]) & LOW_SIX)
-        word = words[parent, w]
-        hits[n] = first + ranks[parent, w] + popcount(word & (bit - ONE))
-        hit_values[n] = values[j]
-        n += (word & bit) != 0
-    return n
-
-
-@kernel
-def search_hits(
-    indices: Indices,
-    values: Floats,
-    begin: int,
-    end: int,
-    features: Indices,
-    first: int,
-    last: int,
-    hits: Indices,
-    hit_values: Floats,
-) -> int:
-    n = 0
-    low = first
-    for j in range(begin, end):
-        high = last
-        while low < high:
-            middle = (low + high) >> 1
-            if features[middle] < indices[j]:
-                low = middle + 1
-            else:
-                high = middle
-        if low == last:
-            break
-        if features[low] == indices[j]:
-            hits[n] = low
-            hit_values[n] = values[j]
-            n += 1
-    return n
-
-
-@kernel
-def add_entries(
-    row_pointer: Indices,
-    parent: int,
-    base: int,
-    offsets: NDArray[Any],
-    weights: Floats,
-    hits: Indices,
-    hit_values: Floats,
-    n_hits: int,
-    margins: Floats,
+def to_scores(
+    margins_address: int,  # in: margins; out: the children's scores
+    n_children: int,
+    post_processor: int,
+    kept_as: int,
+    above: np.float32,  # the parent's score
+    worst: np.float32,  # a score that cannot reach this one need not be right
 ) -> None:
-    flat = margins.reshape(-1)
-    flat[:] = 0.0
-    for h in range(n_hits):
-        # The hits are far apart in memory, but known: fetching ahead halves a single row's time.
-        if h + FAR_AHEAD < n_hits:
-            prefetch(row_pointer, hits[h + FAR_AHEAD] + parent)
-        if h + AHEAD < n_hits:
-            e = base + row_pointer[hits[h + AHEAD] + parent]
-            prefetch(offsets, e)
-            prefetch(weights, e)
-        row = hits[h] + parent
-        x = hit_values[h]
-        for e in range(base + row_pointer[row], base + row_pointer[row + 1]):
-            flat[offsets[e]] += x * weights[e]
+    if post_processor == NONE:
+        return
+    margins = float32_at(margins_address)
+    if post_processor == SIGMOID:
+        for i in range(U64(n_children)):
+            # The logarithm of a sigmoid lies below 0 and below the margin.
+            factor = min(margins[i], np.float32(0.0))
+            if kept_as == PRODUCTS or above + factor >= worst:
+                factor = log_sigmoid(margins[i])
+            margins[i] = factor
+    else:
+        for i in range(U64(n_children)):
+            z = max(np.float32(1.0) - margins[i], np.float32(0.0))
+            power = z
+            if post_processor >= HINGE_2:
+                power *= z
+            if post_processor >= HINGE_3:
+                power *= z
+            if post_processor >= HINGE_4:
+                power *= z
+            margins[i] = -power
+    if kept_as == PRODUCTS:
+        for i in range(U64(n_children)):
+            margins[i] = above * np.float32(math.exp(margins[i]))
+    else:
+        for i in range(U64(n_children)):
+            margins[i] += above
+
+
+@kernel
+def log_sigmoid(margin: np.float32) -> np.float32:
+    if margin > 0.0:
+        return np.float32(-math.log1p(math.exp(-margin)))
+    return np.float32(margin - math.log1p(math.exp(margin)))
 
 
 @kernel
 def keep_best(
-    margins: Floats,
-    first: int,
-    last: int,
-    biases: Floats,
-    post_processor: int,
-    linear: bool,
-    above: np.float32,
-    slot_labels: Indices,
-    best: Indices,  # (k,) so far, in order
-    best_scores: Floats,
+    vector: bool,
+    scores_address: int,  # (tiles * 16,)
+    n_children: int,
+    first: int,  # number of the first child
+    allowed: int,  # address of a flag per child, or 0
+    slot_labels: int,  # address of a name per child, or 0
+    k: int,
+    best_address: int,  # (k,) so far, in order
+    best_scores_address: int,
 ) -> None:
-    flat = margins.reshape(-1)
-    k = len(best)
-    named = len(slot_labels) > 0
-    for child in range(first, last):
-        score = flat[child - first] + biases[child]
-        if post_processor != NONE:
-            factor = log_factor(score, post_processor)
-            score = above * np.float32(math.exp(factor)) if linear else above + factor
-        if score < best_scores[k - 1]:
-            continue
-        node = slot_labels[child] if named else np.int32(child)
-        if score == best_scores[k - 1] and 0 <= best[k - 1] <= node:
-            continue
-        place = k - 1
-        if named:
-            for i in range(k):  # a label that is already there keeps its best score
-                if best[i] == node:
-                    place = i
-                    break
-            if best[place] == node and score <= best_scores[place]:
+    scores, best_scores = float32_at(scores_address), float32_at(best_scores_address)
+    best = int32_at(best_address)
+    last = U64(k - 1)
+    for tile in range((n_children + LANES - 1) // LANES):
+        mask = at_least(vector, scores, tile, best_scores[last])
+        while mask != 0:
+            i = tile * LANES + lowest_bit(U64(mask))
+            mask &= mask - 1
+            if i >= n_children:
+                break
+            child = U64(first + i)
+            if allowed and not uint8_at(allowed)[child]:
                 continue
-        while place > 0 and (
-            best_scores[place - 1] < score
-            or (best_scores[place - 1] == score and (best[place - 1] > node or best[place - 1] < 0))
-        ):
-            best[place] = best[place - 1]
-            best_scores[place] = best_scores[place - 1]
-            place -= 1
-        best[place] = node
-        best_scores[place] = score
-
-
-@kernel
-def log_factor(margin: np.float32, post_processor: int) -> np.float32:
-    # Logarithm of what a margin multiplies a path's score with.
-    if post_processor == SIGMOID:
-        if margin > 0.0:
-            return np.float32(-math.log1p(math.exp(-margin)))
-        return np.float32(margin - math.log1p(math.exp(margin)))
-    z = max(np.float32(1.0) - margin, np.float32(0.0))
-    power = z
-    for _ in range(1, post_processor):
-        power *= z
-    return -power
+            score = scores[U64(i)]
+            if score < best_scores[last]:
+                continue
+            node = int32_at(slot_labels)[child] if slot_labels else np.int32(child)
+            if score == best_scores[last] and 0 <= best[last] <= node:
+                continue
+            place = last
+            if slot_labels:
+                for other in range(U64(k)):  # a label that is already there keeps its best score
+                    if best[other] == node:
+                        place = other
+                        break
+                if best[place] == node and score <= best_scores[place]:
+                    continue
+            while place > 0:
+                before = place - U64(1)
+                if best_scores[before] > score or (
+                    best_scores[before] == score and 0 <= best[before] < node
+                ):
+                    break
+                best[place] = best[before]
+                best_scores[place] = best_scores[before]
+                place = before
+            best[place] = node
+            best_scores[place] = score

@@ -1,11 +1,5 @@
-"""From the tiles that training leaves to the layout that inference reads, with nothing between.
-
-The weights of a parent's children (a chunk) are stored by feature: the features that any child
-uses, ascending, and for each either
-
-- a line of 16 weights, one a child, where chunks are full and small, or
-- entries (child offset, weight).
-"""
+"""From the tiles that training leaves to the chunks that inference reads; see chunks.py for both
+forms and for the buckets."""
 
 from typing import Any
 
@@ -13,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmc_core.kernels._compile import kernel
-from xmc_core.kernels.bits import Words, lowest_bit, popcount
+from xmc_core.kernels.bits import Words, popcount
 from xmc_core.kernels.lanes import LANES, Masks
-from xmc_core.types import Floats, Indices, Pointers
+from xmc_core.types import Bytes, Floats, Indices, Pointers
 
 ONE = np.uint64(1)
 LOW_SIX = np.uint64(63)
@@ -47,24 +41,71 @@ def count_rows(
 
 
 @kernel
-def fill_block(
+def fill_rows(
     first_parent: int,
     last_parent: int,
     parent_tiles: Pointers,
     tile_pointer: Pointers,
-    weight_pointer: Pointers,  # (tiles + 1,) into `weights`
+    features: Indices,
     masks: Masks,
-    weights: Floats,
-    block: Floats,  # (rows, 16) out; every parent has one tile, so tile rows are chunk rows
+    feature_map: Indices,  # (n_features,) zeros, and zeros again on return
+    multiplier: int,
+    bits: int,
+    chunk_pointer: Pointers,  # (parents + 1,) rows of each chunk
+    bucket_pointer: Pointers,
+    shifts: Bytes,
+    starts: NDArray[np.uint32],  # zeros; out
+    remainders: NDArray[Any],  # (rows + 16,) out; uint8 or uint16
+    tile_rows: Indices,  # (entries of `features`,) out: which row of the chunk each became
+    sizes: Indices,  # (rows,) zeros; out: weights of each row
 ) -> None:
-    for tile in range(parent_tiles[first_parent], parent_tiles[last_parent]):
-        w = weight_pointer[tile]
-        for row in range(tile_pointer[tile], tile_pointer[tile + 1]):
-            for lane in range(LANES):
-                block[row, lane] = 0.0
-                if masks[row] >> lane & 1:
-                    block[row, lane] = weights[w]
-                    w += 1
+    modulo = (1 << bits) - 1
+    for parent in range(first_parent, last_parent):
+        begin, end = tile_pointer[parent_tiles[parent]], tile_pointer[parent_tiles[parent + 1]]
+        first = chunk_pointer[parent]
+        buckets, n_buckets = bucket_pointer[parent], bucket_pointer[parent + 1]
+        n_buckets -= buckets + 1
+        shift = np.int64(shifts[parent])
+        for k in range(begin, end):
+            if feature_map[features[k]] == 0:
+                feature_map[features[k]] = 1
+                bucket = ((features[k] * multiplier) & modulo) >> shift
+                starts[buckets + bucket + 1] += np.uint32(1)
+        for bucket in range(n_buckets):
+            starts[buckets + bucket + 1] += starts[buckets + bucket]
+        for k in range(begin, end):
+            feature_map[features[k]] = 0
+
+        # Rows of a bucket in order of appearance, which is that of the tiles.
+        following = starts[buckets : buckets + n_buckets].copy()
+        for k in range(begin, end):
+            if feature_map[features[k]] == 0:
+                hashed = (features[k] * multiplier) & modulo
+                row = np.int64(following[hashed >> shift])
+                following[hashed >> shift] += np.uint32(1)
+                remainders[first + row] = hashed & ((1 << shift) - 1)
+                feature_map[features[k]] = row + 1
+            row = feature_map[features[k]] - 1
+            tile_rows[k] = row
+            sizes[first + row] += popcount(np.uint64(masks[k]))
+        for k in range(begin, end):
+            feature_map[features[k]] = 0
+
+
+@kernel
+def point_rows(
+    sizes: Indices,
+    base_bits: int,
+    row_base: Pointers,  # (rows / 2^base_bits + 1,) out
+    row_pointer: NDArray[np.uint16],  # (rows + 1,) out: begin of each row, counted from its base
+) -> None:
+    place = 0
+    for row in range(len(sizes) + 1):
+        if row & ((1 << base_bits) - 1) == 0:
+            row_base[row >> base_bits] = place
+        row_pointer[row] = place - row_base[row >> base_bits]
+        if row < len(sizes):
+            place += sizes[row]
 
 
 @kernel
@@ -73,68 +114,36 @@ def fill_entries(
     last_parent: int,
     parent_tiles: Pointers,
     tile_pointer: Pointers,
-    weight_pointer: Pointers,
-    features: Indices,
+    weight_pointer: Pointers,  # (tiles + 1,) into `weights`
     masks: Masks,
     weights: Floats,
-    feature_map: Indices,  # (n_features,) zeros, and zeros again on return
-    seen: Words,
-    chunk_pointer: Pointers,  # (parents + 1,) rows of each chunk
-    chunk_features: Indices,  # (rows,) out
-    row_pointer: Indices,  # (rows + parents,) out: each chunk's own rows + 1 pointers, from 0
-    offsets: NDArray[Any],  # (entries,) out; uint8, uint16 or int32
-    values: Floats,  # (entries,) out
+    chunk_pointer: Pointers,
+    tile_rows: Indices,
+    sizes: Indices,
+    as_masks: bool,  # every parent has one tile
+    places: NDArray[Any],  # (rows,) or (weights,) out: masks, or numbers of children
+    values: Floats,  # (weights,) out
 ) -> None:
     for parent in range(first_parent, last_parent):
         a, b = parent_tiles[parent], parent_tiles[parent + 1]
-        for k in range(tile_pointer[a], tile_pointer[b]):
-            seen[features[k] >> 6] |= ONE << (np.uint64(features[k]) & LOW_SIX)
-            feature_map[features[k]] += popcount(np.uint64(masks[k]))
-
-        row = chunk_pointer[parent]
-        end = 0
-        row_pointer[row + parent] = 0
-        for w in range(len(seen)):
-            word = seen[w]
-            while word != 0:
-                feature = (w << 6) + lowest_bit(word)
-                size = feature_map[feature]
-                feature_map[feature] = end
-                end += size
-                chunk_features[row] = feature
-                row += 1
-                row_pointer[row + parent] = end
-                word = word & (word - ONE)
-            seen[w] = 0
-
-        base = weight_pointer[a]
-        w_in = base
+        first, last = chunk_pointer[parent], chunk_pointer[parent + 1]
+        following = np.empty(last - first, np.int64)
+        place = weight_pointer[a]
+        for row in range(last - first):
+            following[row] = place
+            place += sizes[first + row]
+        w = weight_pointer[a]
         for tile in range(a, b):
             for k in range(tile_pointer[tile], tile_pointer[tile + 1]):
-                place = feature_map[features[k]]
+                row = tile_rows[k]
+                place = following[row]
+                if as_masks:
+                    places[first + row] = masks[k]
                 for lane in range(LANES):
                     if masks[k] >> lane & 1:
-                        offsets[base + place] = (tile - a) * LANES + lane
-                        values[base + place] = weights[w_in]
+                        if not as_masks:
+                            places[place] = (tile - a) * LANES + lane
+                        values[place] = weights[w]
                         place += 1
-                        w_in += 1
-                feature_map[features[k]] = place
-        for k in range(tile_pointer[a], tile_pointer[b]):
-            feature_map[features[k]] = 0
-
-
-@kernel
-def fill_index(
-    n_parents: int,
-    chunk_pointer: Pointers,
-    features: Indices,
-    words: Words,  # (parents, n_features / 64, rounded up) zeros; out: features of each chunk
-    ranks: Indices,  # the same shape, out: rows of the chunk before each word's
-) -> None:
-    for parent in range(n_parents):
-        for t in range(chunk_pointer[parent], chunk_pointer[parent + 1]):
-            words[parent, features[t] >> 6] |= ONE << (np.uint64(features[t]) & LOW_SIX)
-        rank = 0
-        for w in range(words.shape[1]):
-            ranks[parent, w] = rank
-            rank += popcount(words[parent, w])
+                        w += 1
+                following[row] = place

@@ -7,7 +7,7 @@ Partition-based Extreme Multilabel Classification", NeurIPS 2021.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from scipy.sparse import csr_array
 
 from xmc_core.config import Config, config_from_mapping, per_level, to_mapping
 from xmc_core.data import Predictions
-from xmc_core.errors import ConfigError, ShapeError
+from xmc_core.errors import ConfigError, DataError, ShapeError, StoreError
 from xmc_core.features.label_features import label_centroids
-from xmc_core.inference.beam import beam_search
+from xmc_core.inference.beam import Searcher, allowed_nodes
 from xmc_core.persistence import read_store, write_store
 from xmc_core.persistence.atomic import fresh_folder
 from xmc_core.rankers.negatives import active_rows
@@ -29,9 +29,11 @@ from xmc_core.reporting import SILENT, Reporter
 from xmc_core.tree import LabelTree
 from xmc_core.tree.build import build_label_tree
 from xmc_core.tree.disentangle import disentangle_tree
-from xmc_core.types import SparseRows
+from xmc_core.types import Flags, Floats, Indices, SparseRows
 
 KIND = "xr-linear"
+LAYOUT = 2
+"""Of the arrays of a level; a folder with another one is refused."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,12 +47,25 @@ class XRLinear:
     config: Config
     n_features: int
 
+    allowed: Indices | None = None
+    """(n,) the only labels that predictions name, see `restricted`; None: all of them."""
+
+    _searcher: Searcher = field(init=False, repr=False)
+
     def __post_init__(self) -> None:
         sizes = tuple(level.n_children for level in self.levels)
         if sizes != self.tree.level_sizes:
             raise ShapeError(
                 f"rankers for levels of {sizes} nodes do not fit a tree of {self.tree.level_sizes}."
             )
+        searcher = Searcher(
+            self.levels,
+            post_processor=self.config.inference.post_processor,
+            slot_labels=self.tree.slot_labels,
+            n_labels=self.n_labels,
+            allowed=self._allowed_nodes(),
+        )
+        object.__setattr__(self, "_searcher", searcher)
 
     @property
     def n_labels(self) -> int:
@@ -63,15 +78,24 @@ class XRLinear:
 
     def predict(
         self,
-        X: SparseRows,
+        X: SparseRows | Floats,
         top_k: int | None = None,
         beam_size: int | None = None,
         n_threads: int | None = None,
+        allow: Sequence[int] | Indices | None = None,
     ) -> Predictions:
         """Best labels of each row; what is not given comes from the model's config.
 
         A row's answer is the same whatever rows stand beside it. Few rows are answered with low
         latency, many with high throughput.
+
+        Parameters
+        ----------
+        X : (n_samples, n_features)
+            CSR, or dense float32.
+        allow
+            The only labels to choose from, for this call; see `restricted`, which costs nothing
+            when the same ones are wanted again.
 
         Raises
         ------
@@ -79,28 +103,66 @@ class XRLinear:
             If X has another number of columns than the model was trained with.
         ConfigError
             If top_k or beam_size is below 1.
+        DataError
+            If a label in `allow` does not exist.
         """
-        return beam_search(
-            as_rows(X),
-            self.levels,
+        model = self if allow is None else self.restricted(allow)
+        return model._searcher.search(
+            X,
             beam_size=_at_least_one("beam_size", beam_size, self.config.inference.beam_size),
             top_k=_at_least_one("top_k", top_k, self.config.inference.top_k),
-            post_processor=self.config.inference.post_processor,
-            slot_labels=self.tree.slot_labels,
-            n_labels=self.n_labels,
             n_threads=self.config.n_threads if n_threads is None else n_threads,
         )
 
+    def score(
+        self, X: SparseRows | Floats, pairs: SparseRows, n_threads: int | None = None
+    ) -> SparseRows:
+        """Scores of given (row, label) pairs: the stored entries of `pairs`, (n_samples, n_labels).
+
+        No beam cuts a path; where a beam reached the label, the score is that of `predict`. A label
+        in several clusters has the best of its scores, one in none -inf.
+
+        Raises ShapeError if X or pairs do not have these shapes.
+        """
+        return self._searcher.score(
+            X, csr_array(pairs), n_threads=self.config.n_threads if n_threads is None else n_threads
+        )
+
+    def restricted(self, labels: Sequence[int] | Indices) -> "XRLinear":
+        """The same model, searched for these labels only: nodes without any of them are not
+        entered, so the beam holds what can still lead to one. Weights are shared.
+
+        Raises DataError if a label does not exist.
+        """
+        wanted = np.unique(np.asarray(labels, np.int64))
+        if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < self.n_labels:
+            raise DataError(
+                f"labels {wanted[0]} .. {wanted[-1]} are to be allowed, but the model has labels 0 "
+                f".. {self.n_labels - 1}."
+            )
+        if self.allowed is not None:
+            wanted = np.intersect1d(wanted, self.allowed)
+        return replace(self, allowed=wanted.astype(np.int32))
+
+    def _allowed_nodes(self) -> list[Flags] | None:
+        if self.allowed is None:
+            return None
+        return allowed_nodes(self.levels, self.tree.slot_labels, self.allowed)
+
     def predict_nodes(
-        self, X: SparseRows, level: int, beam_size: int | None = None, n_threads: int | None = None
+        self,
+        X: SparseRows | Floats,
+        level: int,
+        beam_size: int | None = None,
+        n_threads: int | None = None,
     ) -> SparseRows:
         """(n_samples, nodes of `level`) scores of the nodes that the beam keeps at that level.
 
         Level 0 is the root, which every row reaches with score 1.
         """
-        X = as_rows(X)
         if level == 0:
             return csr_array(np.ones((X.shape[0], 1), np.float32))
+        allowed = self._allowed_nodes()
         return search_nodes(
             X,
             self.levels[:level],
@@ -108,10 +170,11 @@ class XRLinear:
             self.config,
             beam_size=_at_least_one("beam_size", beam_size, self.config.inference.beam_size),
             n_threads=self.config.n_threads if n_threads is None else n_threads,
+            allowed=None if allowed is None else allowed[:level],
         )
 
     def predict_leaves(
-        self, X: SparseRows, beam_size: int | None = None, n_threads: int | None = None
+        self, X: SparseRows | Floats, beam_size: int | None = None, n_threads: int | None = None
     ) -> SparseRows:
         """(n_samples, n_leaves) scores of the clusters in each row's beam."""
         return self.predict_nodes(X, self.tree.depth - 1, beam_size, n_threads)
@@ -123,10 +186,13 @@ class XRLinear:
             for number, level in enumerate(self.levels, start=1)
             for name, array in level.arrays().items()
         }
+        if self.allowed is not None:
+            arrays["allowed"] = self.allowed
         settings = to_mapping(self.config)
         del settings["n_threads"]  # of this machine, not of the model: equal models, equal bytes
         facts = {
             "config": settings,
+            "layout": LAYOUT,
             "features": self.n_features,
             "depth": self.tree.depth,
         }
@@ -142,13 +208,19 @@ class XRLinear:
         """
         folder = Path(folder)
         store = read_store(folder, KIND)
+        if (layout := store.facts.get("layout", 1)) != LAYOUT:
+            raise StoreError(
+                f"{folder / 'manifest.json'} has its weights in layout {layout}; this release "
+                f"reads layout {LAYOUT}. Train the model again."
+            )
         n_features = int(store.facts["features"])
         levels = (
             ChunkedWeights.from_arrays(_of_level(store.arrays, number), n_features)
             for number in range(1, store.facts["depth"] + 1)
         )
         config = config_from_mapping(store.facts["config"], str(folder))
-        return cls(LabelTree.load(folder / "tree"), tuple(levels), config, n_features)
+        allowed = store.arrays.get("allowed")
+        return cls(LabelTree.load(folder / "tree"), tuple(levels), config, n_features, allowed)
 
 
 def train_xr_linear(
@@ -270,7 +342,12 @@ def train_levels(
         began = time.monotonic()
         done.extend(
             train_together(
-                X, waiting, config=config.rankers, n_threads=config.n_threads, report=report
+                X,
+                waiting,
+                config=config.rankers,
+                n_threads=config.n_threads,
+                precision=config.inference.weights,
+                report=report,
             )
         )
         for level, (weights, outcome) in zip(
@@ -318,26 +395,27 @@ def train_levels(
 
 
 def search_nodes(
-    X: SparseRows,
+    X: SparseRows | Floats,
     levels: Sequence[ChunkedWeights],
     depth: int,
     config: Config,
     *,
     beam_size: int,
     n_threads: int,
+    allowed: Sequence[Flags] | None = None,
 ) -> SparseRows:
     """(n_samples, nodes) scores of the nodes that the beam keeps at the last of `levels`, the
     upper ones of a tree of `depth` levels."""
     n_nodes = levels[-1].n_children
-    predictions = beam_search(
-        X,
+    searcher = Searcher(
         levels,
-        beam_size=beam_size,
-        top_k=min(beam_size, n_nodes),
         post_processor=per_level(config.inference.post_processor, depth)[: len(levels)],
         slot_labels=None,
         n_labels=n_nodes,
-        n_threads=n_threads,
+        allowed=allowed,
+    )
+    predictions = searcher.search(
+        X, beam_size=beam_size, top_k=min(beam_size, n_nodes), n_threads=n_threads
     )
     return predictions.to_csr(n_nodes)
 

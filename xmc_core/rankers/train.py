@@ -15,7 +15,7 @@ from xmc_core.memory import return_freed_memory
 from xmc_core.parallel import map_threads, resolve_threads
 from xmc_core.rankers.negatives import pattern
 from xmc_core.rankers.relevance import normalise_rows
-from xmc_core.rankers.weights import ChunkedWeights
+from xmc_core.rankers.weights import SINGLE, ChunkedWeights
 from xmc_core.reporting import SILENT, Reporter, SharedProgress
 from xmc_core.solvers.outcome import LevelOutcome
 from xmc_core.solvers.scratch import ScratchPool
@@ -95,6 +95,7 @@ def train_together(
     *,
     config: RankersConfig,
     n_threads: int,
+    precision: str = SINGLE,
     report: Reporter = SILENT,
 ) -> list[tuple[ChunkedWeights, LevelOutcome]]:
     """Train several levels from one queue of jobs; they share one progress bar.
@@ -102,7 +103,8 @@ def train_together(
     Long jobs come first, so that none is left to run alone at the end. Then the levels whose jobs
     gather most of X, while few weights are held beside them, then level by level, the last and
     largest one first. Whoever ends a level brings its weights into their chunks at once, so that
-    only one level at a time is held twice.
+    only one level at a time is held twice. `precision` is that of the weights
+    that are kept, `half` or `single`.
     """
     n_threads = resolve_threads(n_threads)
     rows = _rows(X)
@@ -120,7 +122,7 @@ def train_together(
             plan.waiting -= 1
             done = plan.waiting == 0
         if done:
-            plan.finish(scratch)
+            plan.finish(scratch, precision)
 
     queue = [(plan, number) for plan in plans for number in range(len(plan.jobs))]
     long = sum(plan.cost for plan in plans) / (4 * n_threads) if n_threads > 1 else np.inf
@@ -149,13 +151,18 @@ class _Plan:
         self.waiting = len(jobs)
         self.result: tuple[ChunkedWeights, LevelOutcome]
 
-    def finish(self, scratch: ScratchPool) -> None:
+    def finish(self, scratch: ScratchPool, precision: str) -> None:
         """Bring the weights into their chunks, on this thread alone: the others train on."""
         pieces = [self.pieces.pop(number) for number in range(len(self.jobs))]
         tiles = Tiles.concatenate(pieces)
         return_freed_memory()
         weights = ChunkedWeights.from_tiles(
-            tiles, self.level.pointer, scratch.n_features, n_threads=1, scratch=scratch
+            tiles,
+            self.level.pointer,
+            scratch.n_features,
+            n_threads=1,
+            scratch=scratch,
+            precision=precision,
         )
         nnz = len(tiles.weights)
         outcome = LevelOutcome.from_statistics(tiles.statistics, weights.n_children, nnz)

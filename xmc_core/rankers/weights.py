@@ -1,4 +1,4 @@
-"""The weights of one level of the tree, in the layout that beam search reads."""
+"""The weights of one level of the tree, in the layout that search reads."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,41 +8,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmc_core.errors import ShapeError
+from xmc_core.kernels import chunks
 from xmc_core.kernels.arguments import read_only
 from xmc_core.kernels.lanes import LANES
-from xmc_core.kernels.weights import count_rows, fill_block, fill_entries, fill_index
+from xmc_core.kernels.views import address_of
+from xmc_core.kernels.weights import count_rows, fill_entries, fill_rows, point_rows
 from xmc_core.parallel import map_threads
 from xmc_core.solvers.scratch import ScratchPool
 from xmc_core.solvers.siblings import Tiles, parent_runs
-from xmc_core.types import Floats, Indices, Pointers
+from xmc_core.types import Bytes, Floats, Indices, Pointers
 
-BLOCK_FROM = 8.0
-"""Chunks of up to 16 children are stored as lines of 16 weights if at least so many of them are
-not zero on average: a line of 64 bytes is added in one step, 8 entries of 5 bytes in eight."""
-
-INDEX_BYTES = 256 * 2**20
-"""Levels whose bitmap would be larger are searched by binary search instead."""
+HALF, SINGLE = "half", "single"
 
 _ARRAYS = (
     "pointer",
     "biases",
     "chunk_pointer",
-    "features",
-    "block",
-    "entry_start",
+    "bucket_pointer",
+    "shifts",
+    "starts",
+    "remainders",
+    "row_base",
     "row_pointer",
-    "offsets",
+    "places",
     "values",
+    "exponent",
 )
+
+_CONVERTED = 2**22
+"""Weights that a thread turns into halves in one go."""
 
 
 @dataclass(frozen=True, eq=False)
 class ChunkedWeights:
     """One linear classifier per node of a level, grouped by parent (a chunk).
 
-    A node's margin for a row x is w·x + bias. For each chunk the features that any of its
-    children uses are listed, ascending, each with either a line of 16 weights or entries
-    (child offset, weight).
+    A node's margin for a row x is w·x + bias. For each feature that any child of a parent uses the
+    chunk has a row: the weights of those children that use it. 3 to 4 bytes a row say where it
+    is (kernels/chunks.py), a weight takes 2 bytes as `half` and 4 as `single`, and another byte for
+    the child's number where parents have more than 16 children.
     """
 
     n_features: int
@@ -55,24 +59,32 @@ class ChunkedWeights:
     chunk_pointer: Pointers
     """(parents + 1,) rows of chunk c, one per feature."""
 
-    features: Indices
-    """(rows,)"""
+    bucket_pointer: Pointers
+    """(parents + 1,) into `starts`."""
 
-    block: Floats
-    """(rows, 16) weights; (0, 16) where they lie as entries."""
+    shifts: Bytes
+    """(parents,) bits of a hashed feature that are the remainder; those above name the bucket."""
 
-    entry_start: Pointers
-    """(parents + 1,) entries of each chunk; all zero where `block` is used."""
+    starts: NDArray[np.uint32]
+    """(buckets + parents,) rows of bucket b of chunk c, counted from the chunk's first, begin at
+    starts[bucket_pointer[c] + b]."""
 
-    row_pointer: Indices
-    """(rows + parents,) each chunk's own pointers, from 0: the entries of chunk c's t-th feature go
-    from entry_start[c] + row_pointer[chunk_pointer[c] + c + t] to the same with t + 1."""
+    remainders: NDArray[Any]
+    """(rows + 16,) uint8 or uint16; the last 16 are there to be read, not to be found."""
 
-    offsets: NDArray[Any]
-    """(entries,) which child of the parent; see `offset_type`."""
+    row_base: Pointers
+    row_pointer: NDArray[np.uint16]
+    """(rows + 1,) weights of row t begin at row_base[t >> base_bits] + row_pointer[t]."""
 
-    values: Floats
-    """(entries,)"""
+    places: NDArray[Any]
+    """Parents of up to 16 children: (rows,) uint16 masks of the children with a weight. Others:
+    (weights,) number of the child, in the smallest of uint8, uint16 and int32 that does."""
+
+    values: NDArray[Any]
+    """(weights,) float32, or uint16, the bits of halves, to be multiplied with 2 ** exponent."""
+
+    exponent: Indices
+    """(1,)"""
 
     def __post_init__(self) -> None:
         for name in _ARRAYS:
@@ -86,43 +98,77 @@ class ChunkedWeights:
     def n_parents(self) -> int:
         return len(self.pointer) - 1
 
+    @cached_property
+    def widest(self) -> int:
+        """Children of the parent that has most."""
+        return int(np.diff(self.pointer).max(initial=0))
+
     @property
     def nnz(self) -> int:
-        """Weights that are not zero, biases left out."""
-        return int(np.count_nonzero(self.block)) + len(self.values)
+        """Weights, biases left out."""
+        return len(self.values)
 
     @property
     def nbytes(self) -> int:
-        """Memory of the weights, without the bitmap that single rows are answered with."""
         return int(sum(array.nbytes for array in self.arrays().values()))
 
+    @property
+    def precision(self) -> str:
+        return HALF if self.values.dtype == np.uint16 else SINGLE
+
     @cached_property
-    def index(self) -> tuple[NDArray[np.uint64], Indices]:
-        """Bitmap of each chunk's features and the rows before each word; empty if it would pass
-        INDEX_BYTES. Made when the first small batch comes, as it serves only those."""
-        n_words = (self.n_features + 63) // 64
-        shape = (
-            (self.n_parents, n_words) if 12 * self.n_parents * n_words <= INDEX_BYTES else (0, 0)
-        )
-        words, ranks = np.zeros(shape, np.uint64), np.zeros(shape, np.int32)
-        fill_index(shape[0], self.chunk_pointer, self.features, words, ranks)
-        return read_only(words), read_only(ranks)
+    def row_of_table(self) -> Pointers:
+        """What kernels get (chunks.FIELDS); its addresses are good as long as this object lives."""
+        numbers = {
+            "parents": self.n_parents,
+            "widest": self.widest,
+            "form": _form(self.widest),
+            "single": self.precision == SINGLE,
+            "wide_remainders": self.remainders.dtype == np.uint16,
+            "base_bits": base_bits(self.widest),
+            "exponent": int(self.exponent[0]),
+        }
+        row = np.zeros(len(chunks.FIELDS), np.int64)
+        for place, name in enumerate(chunks.FIELDS):
+            if name in numbers:
+                row[place] = numbers[name]
+            elif name in _ARRAYS:
+                row[place] = address_of(getattr(self, name))
+        return row
 
     def to_dense(self) -> tuple[Floats, Floats]:
         """(n_children, n_features) weights and (n_children,) biases; for small levels only."""
         dense = np.zeros((self.n_children, self.n_features), np.float32)
-        for c in range(self.n_parents):
-            first, last = self.pointer[c], self.pointer[c + 1]
-            rows = slice(self.chunk_pointer[c], self.chunk_pointer[c + 1])
-            features = self.features[rows]
-            if len(self.block):
-                dense[first:last, features] = self.block[rows, : last - first].T
-            else:
-                ends = self.row_pointer[rows.start + c : rows.stop + c + 1]
-                entries = slice(self.entry_start[c], self.entry_start[c + 1])
-                at = np.repeat(features, np.diff(ends))
-                dense[first + self.offsets[entries].astype(np.int64), at] = self.values[entries]
+        values = np.array(self.values)
+        if self.precision == HALF:
+            values = values.view(np.float16).astype(np.float32)
+        values = np.ldexp(values, self.exponent[0])
+        n_rows = int(self.chunk_pointer[-1])
+        bits = base_bits(self.widest)
+        rows = np.arange(n_rows + 1)
+        begins = self.row_base[rows >> bits] + self.row_pointer
+        row_of = np.repeat(rows[:-1], np.diff(begins))
+        if _form(self.widest) == chunks.MASKS:
+            flags = (self.places[:, None] >> np.arange(LANES)) & 1
+            child = np.nonzero(flags)[1]
+        else:
+            child = self.places.astype(np.int64)
+        chunk = np.repeat(np.arange(self.n_parents), np.diff(self.chunk_pointer))
+        dense[self.pointer[chunk[row_of]] + child, self.features()[row_of]] = values
         return dense, np.array(self.biases)
+
+    def features(self) -> Indices:
+        """(rows,) the feature of each row, chunk after chunk."""
+        multiplier, bits = hashing(self.n_features)
+        back = pow(multiplier, -1, 2**bits)
+        features = np.empty(int(self.chunk_pointer[-1]), np.int32)
+        for c in range(self.n_parents):
+            first, last = self.chunk_pointer[c : c + 2]
+            starts = self.starts[self.bucket_pointer[c] : self.bucket_pointer[c + 1]]
+            bucket = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+            hashed = (bucket << int(self.shifts[c])) + self.remainders[first:last]
+            features[first:last] = (hashed * back) & (2**bits - 1)
+        return features
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What `from_arrays` needs to build the same object."""
@@ -131,16 +177,25 @@ class ChunkedWeights:
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]], n_features: int) -> "ChunkedWeights":
         """Build from the arrays of `arrays()`, memory maps included; raises ShapeError if they do
-        not fit together."""
+        not fit together. Large arrays are not read."""
         weights = cls(n_features=n_features, **{name: arrays[name] for name in _ARRAYS})
-        rows, parents = len(weights.features), weights.n_parents
+        parents, rows = weights.n_parents, int(weights.chunk_pointer[-1])
+        as_masks = _form(weights.widest) == chunks.MASKS
+        bits = hashing(n_features)[1]
+        buckets = np.diff(weights.bucket_pointer) - 1
         fits = (
             len(weights.biases) == weights.n_children
-            and len(weights.chunk_pointer) == len(weights.entry_start) == parents + 1
-            and int(weights.chunk_pointer[-1]) == rows
-            and (len(weights.block) == rows or len(weights.row_pointer) == rows + parents)
-            and int(weights.entry_start[-1]) == len(weights.values) == len(weights.offsets)
-            and (rows == 0 or int(weights.features.max()) < n_features)
+            and len(weights.chunk_pointer) == len(weights.bucket_pointer) == parents + 1
+            and len(weights.shifts) == parents
+            and bool(np.all(buckets << weights.shifts == 2**bits))
+            and int(weights.bucket_pointer[-1]) == len(weights.starts)
+            and len(weights.remainders) == rows + LANES
+            and len(weights.row_pointer) == rows + 1
+            and len(weights.row_base) == (rows >> base_bits(weights.widest)) + 1
+            and int(weights.row_base[-1]) + int(weights.row_pointer[-1]) == weights.nnz
+            and len(weights.places) == (rows if as_masks else weights.nnz)
+            and weights.places.dtype == place_type(weights.widest)
+            and len(weights.exponent) == 1
         )
         if not fits:
             raise ShapeError(
@@ -158,8 +213,9 @@ class ChunkedWeights:
         *,
         n_threads: int,
         scratch: ScratchPool,
+        precision: str = SINGLE,
     ) -> "ChunkedWeights":
-        """Bring the tiles of a level, in order, into their chunks."""
+        """Bring the tiles of a level, in order, into their chunks; `half` rounds the weights."""
         n_parents, n_children = len(pointer) - 1, int(pointer[-1])
         sizes = np.diff(pointer)
         widest = int(sizes.max(initial=0))
@@ -180,49 +236,98 @@ class ChunkedWeights:
         tile_of = np.repeat(parent_tiles[:-1], sizes) + in_tile // LANES
         biases = tiles.biases[tile_of, in_tile % LANES]
 
-        as_block = widest <= LANES and len(tiles.weights) >= BLOCK_FROM * rows
-        block = np.empty((rows if as_block else 0, LANES), np.float32)
-        features = tiles.features if as_block else np.empty(rows, np.int32)
-        row_pointer = np.empty(0 if as_block else rows + n_parents, np.int32)
-        n_entries = 0 if as_block else len(tiles.weights)
-        offsets = np.empty(n_entries, offset_type(widest))
-        values = np.empty(n_entries, np.float32)
+        multiplier, bits = hashing(n_features)
+        shifts, remainder_type = plan_buckets(n_rows, bits)
+        bucket_pointer = _ends((1 << (bits - shifts.astype(np.int64))) + 1)
+        starts = np.zeros(int(bucket_pointer[-1]), np.uint32)
+        remainders = np.zeros(rows + LANES, remainder_type)
+        tile_rows = np.empty(len(tiles.features), np.int32)
+        row_sizes = np.zeros(rows, np.int32)
 
-        def fill(run: tuple[int, int]) -> None:
-            if as_block:
-                fill_block(
-                    *run,
-                    parent_tiles,
-                    tile_pointer,
-                    weight_pointer,
-                    tiles.masks,
-                    tiles.weights,
-                    block,
-                )
-                return
-            with scratch.borrow() as (feature_map, seen):
-                fill_entries(
-                    *run, parent_tiles, tile_pointer, weight_pointer, tiles.features, tiles.masks,
-                    tiles.weights, feature_map, seen, chunk_pointer, features, row_pointer,
-                    offsets, values,
+        def place(run: tuple[int, int]) -> None:
+            with scratch.borrow() as (feature_map, _):
+                fill_rows(
+                    *run, parent_tiles, tile_pointer, tiles.features, tiles.masks, feature_map,
+                    multiplier, bits, chunk_pointer, bucket_pointer, shifts, starts, remainders,
+                    tile_rows, row_sizes,
                 )  # fmt: skip
 
+        map_threads(place, runs, n_threads)
+        row_base = np.empty((rows >> base_bits(widest)) + 1, np.int64)
+        row_pointer = np.empty(rows + 1, np.uint16)
+        point_rows(row_sizes, base_bits(widest), row_base, row_pointer)
+
+        as_masks = _form(widest) == chunks.MASKS
+        places = np.empty(rows if as_masks else len(tiles.weights), place_type(widest))
+        values = np.empty(len(tiles.weights), np.float32)
+
+        def fill(run: tuple[int, int]) -> None:
+            fill_entries(
+                *run, parent_tiles, tile_pointer, weight_pointer, tiles.masks, tiles.weights,
+                chunk_pointer, tile_rows, row_sizes, as_masks, places, values,
+            )  # fmt: skip
+
         map_threads(fill, runs, n_threads)
-        entry_start = (
-            np.zeros(n_parents + 1, np.int64) if as_block else weight_pointer[parent_tiles]
-        )
+        kept, exponent = to_halves(values) if precision == HALF else (values, 0)
         return cls(
-            n_features, pointer, biases, chunk_pointer, features, block, entry_start, row_pointer,
-            offsets, values,
+            n_features, pointer, biases, chunk_pointer, bucket_pointer, shifts, starts,
+            remainders, row_base, row_pointer, places, kept, np.array([exponent], np.int32),
         )  # fmt: skip
 
 
-def offset_type(widest: int) -> type[np.integer[Any]]:
-    """Smallest integer that tells apart the children of the widest parent. Leaves of up to 256
-    labels need a byte: 5 bytes a weight."""
-    if widest <= 2**8:
+def hashing(n_features: int) -> tuple[int, int]:
+    """Multiplier and bits that spread features: near the golden ratio neighbours end far apart."""
+    bits = max(1, (n_features - 1).bit_length())
+    return int(2**bits * 0.6180339887498949) | 1, bits
+
+
+def plan_buckets(n_rows: Pointers, bits: int) -> tuple[Bytes, type[np.integer[Any]]]:
+    """Bits of the remainder in each chunk, and its type: 4 to 8 rows a bucket, more buckets where
+    remainders of one byte need them and that is smaller in all."""
+    wanted = np.ceil(np.log2(np.maximum(n_rows, 8) / 8)).astype(np.int64)
+    best: tuple[int, Bytes, type[np.integer[Any]]] | None = None
+    for kind in (np.uint8, np.uint16):
+        width = np.dtype(kind).itemsize
+        bucket_bits = np.clip(wanted, max(0, bits - 8 * width), bits)
+        size = int(width * n_rows.sum() + 4 * (1 << bucket_bits).sum())
+        if best is None or size < best[0]:
+            best = size, (bits - bucket_bits).astype(np.uint8), kind
+    assert best is not None
+    return best[1:]
+
+
+def to_halves(values: Floats) -> tuple[NDArray[np.uint16], int]:
+    """Nearest 16-bit floats and the power of two that they are to be multiplied with, chosen so
+    that the largest uses the halves' range to the full: nothing overflows, and what is 2^30 times
+    smaller still counts."""
+    largest = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
+    exponent = int(np.frexp(largest)[1]) - 15 if largest > 0 else 0
+    halves = np.empty(len(values), np.float16)
+    for begin in range(0, len(values), _CONVERTED):
+        part = slice(begin, begin + _CONVERTED)
+        halves[part] = np.ldexp(values[part], -exponent)
+    return halves.view(np.uint16), exponent
+
+
+def place_type(widest: int) -> type[np.integer[Any]]:
+    """What says which children a weight belongs to."""
+    form = _form(widest)
+    if form == chunks.BYTES:
         return np.uint8
-    return np.uint16 if widest <= 2**16 else np.int32
+    return np.int32 if form == chunks.INTS else np.uint16
+
+
+def base_bits(widest: int) -> int:
+    """So many rows (a power of two) share a base that their weights can be counted in 16 bits."""
+    return max(0, 16 - max(widest - 1, 0).bit_length())
+
+
+def _form(widest: int) -> int:
+    if widest <= LANES:
+        return chunks.MASKS
+    if widest <= 2**8:
+        return chunks.BYTES
+    return chunks.SHORTS if widest <= 2**16 else chunks.INTS
 
 
 def _ends(sizes: NDArray[Any]) -> Pointers:

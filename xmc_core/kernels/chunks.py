@@ -1,0 +1,225 @@
+"""Margins of a node's children for one row: what every kind of search spends its time on.
+
+The weights of a node's children (a chunk) lie by feature, in two forms. Up to 16 children: a mask
+says which of them have a weight, and the weights follow one another (`MASKS`). More: each weight
+has the child's number beside it (`BYTES`, `SHORTS`, `INTS`, after that number's width).
+
+A chunk's features are found by quotienting (Cleary, "Compact Hash Tables Using Bidirectional
+Linear Probing", IEEE Trans. Computers 1984): a feature is multiplied modulo a power of two; the
+upper bits of the result name one of the chunk's buckets, the lower bits are what is stored, in one
+byte mostly. A bucket holds 4 to 8 features and is compared in one instruction. That takes a third
+of a list of features and a tenth of a bitmap where chunks are sparse, so that it stays in the
+nearest cache, and needs nothing to be built at loading.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xmc_core.kernels._compile import kernel
+from xmc_core.kernels.bits import lowest_bit
+from xmc_core.kernels.lanes import LANES
+from xmc_core.kernels.prefetch import prefetch
+from xmc_core.kernels.search_simd import expand_dot, find, weight
+from xmc_core.kernels.views import (
+    float32_at,
+    int32_at,
+    int64_at,
+    uint8_at,
+    uint16_at,
+    uint32_at,
+)
+from xmc_core.types import Bytes, Indices
+
+FIELDS = (
+    "parents", "widest", "form", "single", "wide_remainders", "base_bits", "exponent",
+    "post_processor", "pointer", "biases", "chunk_pointer", "bucket_pointer", "shifts", "starts",
+    "remainders", "row_base", "row_pointer", "places", "values", "allowed",
+)  # fmt: skip
+"""Columns of the table of levels: numbers, then the addresses of arrays (ChunkedWeights says what
+they hold; `allowed` is 0 where every node is)."""
+(
+    PARENTS, WIDEST, FORM, SINGLE, WIDE_REMAINDERS, BASE_BITS, EXPONENT, POST_PROCESSOR, POINTER,
+    BIASES, CHUNK_POINTER, BUCKET_POINTER, SHIFTS, STARTS, REMAINDERS, ROW_BASE, ROW_POINTER,
+    PLACES, VALUES, ALLOWED,
+) = range(len(FIELDS))  # fmt: skip
+
+MASKS, BYTES, SHORTS, INTS = range(4)
+
+I64: Any = np.int64
+U64: Any = np.uint64
+"""An index that cannot be negative is not checked for counting from the end."""
+
+
+class Scratch(NamedTuple):
+    """Addresses of memory for the hits of one row in one chunk, and for the margins.
+
+    Not the arrays themselves: counting who holds them, eight times a chunk, took longer than
+    looking up the features of a title.
+    """
+
+    rows: int
+    values: int
+    starts: int
+    ends: int
+    masks: int
+    margins: int
+
+
+@kernel
+def scratch_bytes(longest: int, widest: int) -> int:
+    # `longest`: non-zeros of the longest row. One more: a miss is written too, and not counted.
+    return (longest + 1) * (4 + 4 + 8 + 8 + 2) + (widest + 2 * LANES) * 4 + 64
+
+
+@kernel
+def scratch_in(memory: Bytes, longest: int, widest: int) -> Scratch:
+    n = longest + 1
+    margins = (memory.ctypes.data + 63) // 64 * 64
+    starts = margins + (widest + LANES) // LANES * LANES * 4
+    ends = starts + 8 * n
+    rows = ends + 8 * n
+    values = rows + 4 * n
+    return Scratch(rows, values, starts, ends, values + 4 * n, margins)
+
+
+@kernel
+def hash_features(indices: Indices, begin: int, end: int, multiplier: int, bits: int) -> Indices:
+    hashed = np.empty(end - begin, np.int32)
+    keep = (1 << bits) - 1
+    for j in range(end - begin):
+        hashed[j] = (indices[begin + j] * multiplier) & keep
+    return hashed
+
+
+@kernel
+def chunk_margins(
+    vector: bool,
+    level_address: int,  # row of the table
+    parent: int,
+    n_features: int,  # of the row of X
+    hashed: int,  # address of its hashed features
+    values: int,  # address of its values
+    scratch: Scratch,
+) -> int:
+    # Fills margins[0 : children], -inf in the rest of the last tile; returns the children.
+    level = int64_at(level_address)
+    place: Any = U64(parent)
+    chunk_pointer = int64_at(level[CHUNK_POINTER])
+    first = chunk_pointer[place]
+    n_hits = 0
+    if chunk_pointer[place + U64(1)] > first:
+        starts = uint32_at(level[STARTS] + 4 * int64_at(level[BUCKET_POINTER])[place])
+        shift = I64(uint8_at(level[SHIFTS])[place])
+        if level[WIDE_REMAINDERS]:
+            remainders = uint16_at(level[REMAINDERS] + 2 * first)
+            n_hits = find_rows(
+                vector, n_features, hashed, values, starts, shift, remainders, scratch
+            )
+        else:
+            bytes_ = uint8_at(level[REMAINDERS] + first)
+            n_hits = find_rows(vector, n_features, hashed, values, starts, shift, bytes_, scratch)
+
+    if level[SINGLE]:
+        add_hits(vector, level_address, first, n_hits, float32_at(level[VALUES]), scratch)
+    else:
+        add_hits(vector, level_address, first, n_hits, uint16_at(level[VALUES]), scratch)
+
+    pointer = int64_at(level[POINTER])
+    n_children: int = pointer[place + U64(1)] - pointer[place]
+    biases = float32_at(level[BIASES] + 4 * pointer[place])
+    scale = np.float32(2.0 ** level[EXPONENT])
+    margins = float32_at(scratch.margins)
+    for i in range(U64(n_children)):
+        margins[i] = margins[i] * scale + biases[i]
+    for i in range(U64(n_children), U64((n_children + LANES - 1) // LANES * LANES)):
+        margins[i] = -np.inf
+    return n_children
+
+
+@kernel
+def find_rows(
+    vector: bool,
+    n_features: int,
+    hashed_address: int,
+    values_address: int,
+    starts: NDArray[np.uint32],  # of the chunk
+    shift: int,
+    remainders: NDArray[Any],  # of the chunk
+    scratch: Scratch,
+) -> int:
+    # Chunk rows that the row's features hit. Written first, counted after: no branch to guess.
+    hashed, values = int32_at(hashed_address), float32_at(values_address)
+    rows, row_values = int32_at(scratch.rows), float32_at(scratch.values)
+    n = U64(0)
+    keep = (1 << shift) - 1
+    for j in range(U64(n_features)):
+        h = I64(hashed[j])
+        bucket = U64(h >> shift)
+        row = I64(starts[bucket])
+        size = I64(starts[bucket + U64(1)]) - row
+        found = find(vector, remainders, row, h & keep) & ((1 << min(size, I64(LANES))) - 1)
+        if size > LANES and found == 0:  # one bucket in some hundred
+            last = row + size
+            while found == 0 and row + LANES < last:
+                row += LANES
+                found = find(vector, remainders, row, h & keep)
+                found &= (1 << min(last - row, I64(LANES))) - 1
+        rows[n] = row + lowest_bit(U64(found | 1 << LANES))
+        row_values[n] = values[j]
+        n += U64(found != 0)
+    n_hits: int = I64(n)
+    return n_hits
+
+
+@kernel
+def add_hits(
+    vector: bool,
+    level_address: int,
+    first: int,
+    n_hits: int,
+    weights: NDArray[Any],
+    scratch: Scratch,
+) -> None:
+    level = int64_at(level_address)
+    base_bits = level[BASE_BITS]
+    row_base, row_pointer = int64_at(level[ROW_BASE]), uint16_at(level[ROW_POINTER])
+    rows, starts = int32_at(scratch.rows), int64_at(scratch.starts)
+    values = float32_at(scratch.values)
+    n = U64(n_hits)
+    for h in range(n):
+        row = first + rows[h]
+        starts[h] = row_base[U64(row >> base_bits)] + I64(row_pointer[U64(row)])
+        prefetch(weights, starts[h])
+    if level[FORM] == MASKS:
+        masks, hit_masks = uint16_at(level[PLACES] + 2 * first), uint16_at(scratch.masks)
+        for h in range(n):
+            hit_masks[h] = masks[U64(rows[h])]
+        margins = float32_at(scratch.margins)
+        expand_dot(vector, weights, starts, hit_masks, values, n_hits, margins)
+        return
+    ends = int64_at(scratch.ends)
+    for h in range(n):
+        row = first + rows[h] + 1
+        ends[h] = row_base[U64(row >> base_bits)] + I64(row_pointer[U64(row)])
+    if level[FORM] == BYTES:
+        add_entries(uint8_at(level[PLACES]), weights, n_hits, level[WIDEST], scratch)
+    elif level[FORM] == SHORTS:
+        add_entries(uint16_at(level[PLACES]), weights, n_hits, level[WIDEST], scratch)
+    else:
+        add_entries(int32_at(level[PLACES]), weights, n_hits, level[WIDEST], scratch)
+
+
+@kernel
+def add_entries(
+    places: NDArray[Any], weights: NDArray[Any], n_hits: int, widest: int, scratch: Scratch
+) -> None:
+    margins, values = float32_at(scratch.margins), float32_at(scratch.values)
+    starts, ends = int64_at(scratch.starts), int64_at(scratch.ends)
+    for i in range(U64(widest)):
+        margins[i] = 0.0
+    for h in range(U64(n_hits)):
+        x = values[h]
+        for e in range(U64(starts[h]), U64(ends[h])):
+            margins[U64(places[e])] += x * weight(weights, e)
