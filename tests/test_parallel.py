@@ -6,7 +6,7 @@ import time
 import pytest
 
 from xmc_core.errors import ConfigError
-from xmc_core.parallel import map_threads, resolve_threads, row_blocks
+from xmc_core.parallel import Turns, map_threads, resolve_threads, row_blocks
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 7, -1])
@@ -75,3 +75,36 @@ def test_blocks_cover_all_rows_once():
     assert row_blocks(10, 4) == [(0, 4), (4, 8), (8, 10)]
     assert row_blocks(8, 4) == [(0, 4), (4, 8)]
     assert row_blocks(0, 4) == []
+
+
+def test_turns_let_in_as_many_as_there_are_cores_in_the_order_they_came(monkeypatch):
+    monkeypatch.setattr("xmc_core.parallel.resolve_threads", lambda n: 1)
+    turns, came, inside = Turns(), [], []
+    others = []
+    with turns:
+        for number in range(3):
+
+            def take(number=number):
+                came.append(number)
+                with turns:
+                    inside.append(number)
+
+            others.append(threading.Thread(target=take))
+            others[-1].start()
+            while len(turns._waiting) <= number:
+                time.sleep(0.001)
+        assert inside == []
+    for other in others:
+        other.join()
+    assert inside == came == [0, 1, 2]
+    with turns:
+        inside.append("free again")
+    assert inside[-1] == "free again"
+
+
+def test_a_turn_ends_with_an_error_too(monkeypatch):
+    monkeypatch.setattr("xmc_core.parallel.resolve_threads", lambda n: 1)
+    turns = Turns()
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), turns:
+            _ = 1 / 0

@@ -148,7 +148,11 @@ def test_plain_code_gives_the_same_labels(X, levels):
     assert_allclose(fast.scores, plain.scores, rtol=1e-4, atol=1e-6)
 
 
-def test_callers_at_the_same_time_do_not_disturb_each_other(X, levels, slot_labels):
+@pytest.mark.parametrize("held_work", [0, 1e9])
+def test_callers_at_the_same_time_do_not_disturb_each_other(
+    X, levels, slot_labels, monkeypatch, held_work
+):
+    monkeypatch.setattr(module, "HELD_WORK", held_work)
     expected_labels = search(X, levels, slot_labels=slot_labels).labels
     with ThreadPoolExecutor(8) as pool:
         answers = list(

@@ -17,17 +17,21 @@ from xmc_core.kernels.chunks import ALLOWED, POST_PROCESSOR
 from xmc_core.kernels.pairs import score_slots
 from xmc_core.kernels.simd import HAVE_VECTOR_CODE
 from xmc_core.kernels.views import address_of
-from xmc_core.parallel import map_threads, resolve_threads, row_blocks
+from xmc_core.parallel import Turns, map_threads, resolve_threads, row_blocks
 from xmc_core.rankers.weights import ChunkedWeights, hashing
 from xmc_core.types import Flags, Floats, Indices, Pointers, SparseRows
 
-HELD_WORK = 6_000
-"""Calls of up to so many non-zeros × nodes keep the interpreter's lock; that is some 80 µs. A call
-that lets go of it waits for milliseconds to get it back while other threads are calling too."""
+HELD_WORK = 2_500
+"""Where calls of few rows have up to so many non-zeros × nodes on average, some 50 µs, they keep
+the interpreter's lock: one that lets go of it waits for milliseconds to get it back while other
+threads are calling. Longer calls let go, and take turns. All calls of a model go the same way:
+one that lets go among others that do not waits for 5 ms."""
 
 ALONE = 64
 """Up to so many rows are searched one by one; more are sorted by node, which pays when several
 rows meet in a chunk."""
+
+_TURNS = Turns()
 
 BLOCK_ROWS = 2_048
 """Rows searched together: their non-zeros, beams and hits stay in the second cache."""
@@ -86,6 +90,7 @@ class Searcher:
         self._kept_as = kept_as(post_processor, len(levels))
         self._hashing = hashing(self.n_features)
         self._n_labels = n_labels
+        self._usual_work = 0.0
         self._slot_labels = read_only(
             np.zeros(0, np.int32) if slot_labels is None else slot_labels, np.int32
         )
@@ -114,18 +119,23 @@ class Searcher:
         n_samples = len(indptr) - 1
         labels = np.empty((n_samples, top_k), np.int32)
         scores = np.empty((n_samples, top_k), np.float32)
-        if len(indices) * beam_size * len(self._levels) <= HELD_WORK and n_samples <= ALONE:
+        if n_samples <= ALONE and self._is_short(len(indices) * beam_size * len(self._levels)):
             ascending = search_few(
                 indptr, indices, values, self._table, *self._hashing, self._slot_labels, beam_size,
                 self._kept_as, vector, labels, scores,
             )  # fmt: skip
+        elif n_samples <= ALONE:
+            with _TURNS:
+                ascending = search_rows(
+                    indptr, indices, values, 0, n_samples, 1, self._table, *self._hashing,
+                    self._slot_labels, beam_size, self._kept_as, vector, labels, scores,
+                )  # fmt: skip
         else:
-            block = 1 if n_samples <= ALONE else BLOCK_ROWS
 
             def search(rows: tuple[int, int]) -> bool:
                 out = slice(*rows)
                 return search_rows(
-                    indptr, indices, values, *rows, block, self._table, *self._hashing,
+                    indptr, indices, values, *rows, BLOCK_ROWS, self._table, *self._hashing,
                     self._slot_labels, beam_size, self._kept_as, vector, labels[out], scores[out],
                 )  # fmt: skip
 
@@ -173,6 +183,11 @@ class Searcher:
         share = max(1, min(BLOCK_ROWS, -(-n_samples // n_threads)))
         map_threads(score, row_blocks(n_samples, share), n_threads)
         return csr_array((scores, pairs.indices.copy(), pairs.indptr.copy()), pairs.shape)
+
+    def _is_short(self, work: int) -> bool:
+        # Threads may lose each other's updates: it is an estimate, and no answer depends on it.
+        self._usual_work += (work - self._usual_work) / 16
+        return self._usual_work <= HELD_WORK and work <= 8 * HELD_WORK
 
     @cached_property
     def _label_slots(self) -> tuple[Pointers, Indices]:

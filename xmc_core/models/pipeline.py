@@ -8,7 +8,7 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,18 +58,46 @@ class PipelineModel:
         return join_features(X, self.encoder.embed(texts, settings), settings.weight)
 
     def predict(
-        self, texts: Sequence[str], top_k: int | None = None, beam_size: int | None = None
+        self,
+        texts: Sequence[str],
+        top_k: int | None = None,
+        beam_size: int | None = None,
+        allow: Sequence[str] | None = None,
     ) -> Predictions:
         """Rank labels for each text; names are `label_names[label]`.
 
-        Raises DataError if `texts` is a single string or holds something that is not a string.
+        `allow` names the only labels to choose from; `restricted` is for names that come again.
+        Raises DataError if `texts` is a single string or holds something that is not a string, or
+        if a name in `allow` is not a label's.
         """
+        model = self if allow is None else self.restricted(allow)
+        return model.model.predict(self._checked_features(texts), top_k=top_k, beam_size=beam_size)
+
+    def score(self, texts: Sequence[str], pairs: SparseRows) -> SparseRows:
+        """Scores of given (text, label) pairs, no beam cut: the stored entries of `pairs`,
+        (n_texts, n_labels); see `XRLinear.score`."""
+        return self.model.score(self._checked_features(texts), pairs)
+
+    def restricted(self, names: Sequence[str]) -> "PipelineModel":
+        """The same pipeline, choosing among the labels of these names only."""
+        if isinstance(names, str):
+            raise DataError('restricted takes a list of names; for a single one pass ["..."].')
+        if unknown := set(names) - self._label_numbers.keys():
+            raise DataError(f"{min(unknown)!r} is not a label of this model.")
+        labels = [self._label_numbers[name] for name in names]
+        return replace(self, model=self.model.restricted(labels))
+
+    @cached_property
+    def _label_numbers(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.label_names)}
+
+    def _checked_features(self, texts: Sequence[str]) -> SparseRows:
         if isinstance(texts, str):
             raise DataError('predict takes a list of texts; for a single one pass ["..."].')
         for row, text in enumerate(texts):
             if not isinstance(text, str):
                 raise DataError(f"text {row} is of type {type(text).__name__}; texts are strings.")
-        return self.model.predict(self.features(texts), top_k=top_k, beam_size=beam_size)
+        return self.features(texts)
 
     def named(self, predictions: Predictions) -> list[list[tuple[str, float]]]:
         """(label name, score) pairs of each row, best first, padding left out."""
