@@ -67,12 +67,12 @@ def search(X, levels, *, slot_labels=None, allowed=None, **changes):
     return searcher(levels, slot_labels=slot_labels, allowed=allowed, **changes).search(X, **how)
 
 
-def expected(X, levels, post_processor, slot_labels, beam_size=6, top_k=8):
+def expected(X, levels, post_processor, slot_labels, beam_size=6, top_k=8, path_weight=0.0):
     dense = [(level.pointer, *level.to_dense()) for level in levels]
     return [
         reference.beam_search(
             x, dense, beam_size=beam_size, top_k=top_k, post_processor=post_processor,
-            slot_labels=slot_labels,
+            slot_labels=slot_labels, path_weight=path_weight,
         )
         for x in X.toarray().astype(float)
     ]  # fmt: skip
@@ -109,6 +109,29 @@ def test_agrees_with_the_reference(X, levels, slot_labels, post_processor, with_
     X = X[:rows]
     found = search(X, levels, slot_labels=named, post_processor=post_processor)
     assert_agrees(found, expected(X, levels, post_processor, named))
+
+
+@pytest.mark.parametrize("with_copies", [False, True])
+@pytest.mark.parametrize("first", ["l3-hinge", "sigmoid"])
+def test_a_margin_may_count_the_path_above_it(X, levels, slot_labels, first, with_copies):
+    named = slot_labels if with_copies else None
+    how = (first, first, "none")
+    found = search(X, levels, slot_labels=named, post_processor=how, path_weight=0.3)
+    assert_agrees(found, expected(X, levels, how, named, path_weight=0.3))
+    without = search(X, levels, slot_labels=named, post_processor=how)
+    assert np.any(found.labels != without.labels)
+    pairs = found.to_csr(100 if with_copies else 190)
+    asked = searcher(levels, slot_labels=named, post_processor=how, path_weight=0.3)
+    again = asked.score(X, pairs, n_threads=1)
+    if with_copies:  # one may lie where the beam did not look
+        assert np.all(again.data >= pairs.data - 1e-5)
+    else:
+        assert_allclose(again.data, pairs.data, rtol=1e-5, atol=1e-6)
+
+
+def test_a_path_of_bare_margins_has_no_logarithm(levels):
+    with pytest.raises(ConfigError, match=r"inference.path_weight needs factors at the levels"):
+        searcher(levels, post_processor=("none",) * 3, path_weight=0.1)
 
 
 def test_rows_get_the_same_bits_alone_and_in_any_company(X, levels, slot_labels):

@@ -97,6 +97,7 @@ def beam_search(
     top_k: int,
     post_processor: Sequence[str],
     slot_labels: Sequence[int] | None = None,
+    path_weight: float = 0.0,
 ) -> list[tuple[int, float]]:
     """Best (label or node, score) of one row; `levels` are (pointer, W, biases)."""
     beam = [(0, 1.0)]
@@ -107,10 +108,14 @@ def beam_search(
         for node, above in beam:
             for child in range(pointer[node], pointer[node + 1]):
                 margin = float(W[child] @ x + b[child])
-                score = margin if name == "none" else above * factor(margin, name)
+                if name == "none":
+                    score = margin + (path_weight * np.log(above) if path_weight else 0.0)
+                else:
+                    score = above * factor(margin, name)
                 is_slot = number == len(levels) and slot_labels is not None
                 key = slot_labels[child] if is_slot else child
                 scores[key] = max(score, scores.get(key, -np.inf))
-        ordered = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+        # Ten digits: exp(-1/2) exp(-3/2) and exp(-1) exp(-1) are equal.
+        ordered = sorted(scores.items(), key=lambda item: (-float(f"{item[1]:.10g}"), item[0]))
         beam = ordered[: top_k if number == len(levels) else beam_size]
     return beam

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from xmc_core.data import Predictions
-from xmc_core.errors import ShapeError
+from xmc_core.errors import ConfigError, ShapeError
 from xmc_core.inference.post_processors import codes_per_level, kept_as
 from xmc_core.kernels.arguments import read_only
-from xmc_core.kernels.beam import search_few, search_rows
+from xmc_core.kernels.beam import PRODUCTS, search_few, search_rows
 from xmc_core.kernels.chunks import ALLOWED, POST_PROCESSOR
 from xmc_core.kernels.pairs import score_slots
 from xmc_core.kernels.simd import HAVE_VECTOR_CODE
@@ -48,6 +48,9 @@ class Searcher:
         From the first level on. `levels[:t]` searches nodes of level t.
     post_processor
         Turns a node's margin into a factor of its path's score; counts from the last of `levels`.
+    path_weight
+        Where the last level's is `none`: what is added to a margin, times the logarithm of the
+        score of the path above it.
     slot_labels : (children of the last level,)
         Which label each slot stands for: one that is reached through several slots appears once,
         with its best score. None: columns are the children themselves.
@@ -61,7 +64,7 @@ class Searcher:
     ShapeError
         If the levels do not follow one another, or do not end in the slots.
     ConfigError
-        If there is no such post-processor.
+        If there is no such post-processor, or path_weight has no logarithm to multiply.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Searcher:
         levels: Sequence[ChunkedWeights],
         *,
         post_processor: Sequence[str],
+        path_weight: float = 0.0,
         slot_labels: Indices | None,
         n_labels: int,
         allowed: Sequence[Flags] | None = None,
@@ -88,6 +92,12 @@ class Searcher:
             table[:, ALLOWED] = [address_of(flags) for flags in self._allowed]
         self._table = read_only(table)
         self._kept_as = kept_as(post_processor, len(levels))
+        if path_weight and self._kept_as == PRODUCTS:
+            raise ConfigError(
+                "inference.path_weight needs factors at the levels above the last, which the "
+                "post-processor `none` does not give; set it to 0."
+            )
+        self._path_weight = np.float32(path_weight)
         self._hashing = hashing(self.n_features)
         self._n_labels = n_labels
         self._usual_work = 0.0
@@ -122,13 +132,14 @@ class Searcher:
         if n_samples <= ALONE and self._is_short(len(indices) * beam_size * len(self._levels)):
             ascending = search_few(
                 indptr, indices, values, self._table, *self._hashing, self._slot_labels, beam_size,
-                self._kept_as, vector, labels, scores,
+                self._kept_as, self._path_weight, vector, labels, scores,
             )  # fmt: skip
         elif n_samples <= ALONE:
             with _TURNS:
                 ascending = search_rows(
                     indptr, indices, values, 0, n_samples, 1, self._table, *self._hashing,
-                    self._slot_labels, beam_size, self._kept_as, vector, labels, scores,
+                    self._slot_labels, beam_size, self._kept_as, self._path_weight, vector,
+                    labels, scores,
                 )  # fmt: skip
         else:
 
@@ -136,7 +147,8 @@ class Searcher:
                 out = slice(*rows)
                 return search_rows(
                     indptr, indices, values, *rows, BLOCK_ROWS, self._table, *self._hashing,
-                    self._slot_labels, beam_size, self._kept_as, vector, labels[out], scores[out],
+                    self._slot_labels, beam_size, self._kept_as, self._path_weight, vector,
+                    labels[out], scores[out],
                 )  # fmt: skip
 
             n_threads = resolve_threads(n_threads)
@@ -176,7 +188,7 @@ class Searcher:
         def score(rows: tuple[int, int]) -> bool:
             return score_slots(
                 indptr, indices, values, *rows, self._table, *self._hashing, row_pointer, slots,
-                pair_of, self._kept_as, vector, scores,
+                pair_of, self._kept_as, self._path_weight, vector, scores,
             )  # fmt: skip
 
         n_threads = resolve_threads(n_threads)

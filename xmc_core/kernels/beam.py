@@ -50,6 +50,7 @@ def search_rows(
     slot_labels: Indices,  # (children of the last level,) or (0,): their own numbers
     beam_size: int,
     kept_as: int,
+    path_weight: np.float32,
     vector: bool,
     labels: Indices,  # (last_row - first_row, k) out, -1 pads
     scores: Floats,  # the same shape, out, -inf pads
@@ -79,13 +80,13 @@ def search_rows(
             best_scores = np.empty((end - begin, width), np.float32)
             search_level(
                 indptr, values, hashed, begin, table[t], beam, beam_scores, slot_labels[:0],
-                kept_as, vector, scratch, best, best_scores,
+                kept_as, path_weight, vector, scratch, best, best_scores,
             )  # fmt: skip
             beam, beam_scores = best, best_scores
         out = slice(begin - first_row, end - first_row)
         search_level(
             indptr, values, hashed, begin, table[len(table) - 1], beam, beam_scores, slot_labels,
-            kept_as, vector, scratch, labels[out], scores[out],
+            kept_as, path_weight, vector, scratch, labels[out], scores[out],
         )  # fmt: skip
         if kept_as == LOGARITHMS and table[len(table) - 1, POST_PROCESSOR] != NONE:
             for r in range(begin - first_row, end - first_row):
@@ -106,6 +107,7 @@ def search_few(
     slot_labels: Indices,
     beam_size: int,
     kept_as: int,
+    path_weight: np.float32,
     vector: bool,
     labels: Indices,
     scores: Floats,
@@ -113,7 +115,7 @@ def search_few(
     n_rows = len(indptr) - 1
     return search_rows(
         indptr, indices, values, 0, n_rows, 1, table, multiplier, bits, slot_labels, beam_size,
-        kept_as, vector, labels, scores,
+        kept_as, path_weight, vector, labels, scores,
     )  # fmt: skip
 
 
@@ -128,6 +130,7 @@ def search_level(
     beam_scores: Floats,
     slot_labels: Indices,
     kept_as: int,
+    path_weight: np.float32,
     vector: bool,
     scratch: Scratch,
     best: Indices,  # (rows, k) out, -1 pads
@@ -160,7 +163,9 @@ def search_level(
             hashed_address + 4 * begin, values_address + 4 * begin, scratch,
         )  # fmt: skip
         if n_children:
-            to_scores(scratch.margins, n_children, post_processor, kept_as, above, worst)
+            to_scores(
+                scratch.margins, n_children, post_processor, kept_as, path_weight, above, worst
+            )
             keep_best(
                 vector, scratch.margins, n_children, pointer[parent], level[ALLOWED],
                 labels_address, k, best_address + 4 * k * r, scores_address + 4 * k * r,
@@ -204,12 +209,16 @@ def to_scores(
     n_children: int,
     post_processor: int,
     kept_as: int,
+    path_weight: np.float32,  # of the path's logarithm, where margins are scores
     above: np.float32,  # the parent's score
     worst: np.float32,  # a score that cannot reach this one need not be right
 ) -> None:
-    if post_processor == NONE:
-        return
     margins = float32_at(margins_address)
+    if post_processor == NONE:
+        if path_weight != 0.0:
+            for i in range(U64(n_children)):
+                margins[i] += path_weight * above
+        return
     if post_processor == SIGMOID:
         for i in range(U64(n_children)):
             # The logarithm of a sigmoid lies below 0 and below the margin.

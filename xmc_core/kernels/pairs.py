@@ -35,6 +35,7 @@ def score_slots(
     slots: Indices,  # (entries,) children of the last level, ascending in each row
     pair_of: Pointers,  # (entries,) the pair that each belongs to
     kept_as: int,
+    path_weight: np.float32,
     vector: bool,
     scores: Floats,  # (pairs,) -inf; out: the best of each pair's entries
 ) -> bool:
@@ -74,8 +75,8 @@ def score_slots(
                     hashed.ctypes.data, values.ctypes.data + 4 * indptr[r], scratch,
                 )  # fmt: skip
                 to_scores(
-                    scratch.margins, n_children, table[t, POST_PROCESSOR], kept_as, path[i],
-                    np.float32(-np.inf),
+                    scratch.margins, n_children, table[t, POST_PROCESSOR], kept_as, path_weight,
+                    path[i], np.float32(-np.inf),
                 )  # fmt: skip
                 while i < n and nodes[t, i] == parent:
                     path[i] = margins[U64(nodes[t + 1, i] - pointer[U64(parent)])]

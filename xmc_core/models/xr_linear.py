@@ -61,6 +61,7 @@ class XRLinear:
         searcher = Searcher(
             self.levels,
             post_processor=self.config.inference.post_processor,
+            path_weight=self.config.inference.path_weight,
             slot_labels=self.tree.slot_labels,
             n_labels=self.n_labels,
             allowed=self._allowed_nodes(),
