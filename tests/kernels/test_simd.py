@@ -21,6 +21,7 @@ def all_pieces(vector, hinge, W, ids, data, out, state, coefficient, beta, squar
         masks[len(W) + row] = simd.step(
             vector, hinge, state, coefficient, beta, row, squares[row], own[row], BIAS
         )
+    simd.squares(vector, F, 1, len(F), out, 0)
     simd.rank_update(vector, F, gram, ids[:4], beta[:4], len(F))
     return masks
 
@@ -70,3 +71,10 @@ def test_dot_and_axpy_are_what_numpy_says():
     assert_allclose(out[1], expected, rtol=1e-5, atol=1e-5)
     before[ids[2:]] += data[2:, None] * expected
     assert_allclose(W, before, rtol=1e-4, atol=1e-5)
+
+
+def test_squares_are_what_numpy_says():
+    _, _, _, out, *_, F, _ = everything = arguments(9)
+    expected = (F[1:].astype(np.float64) ** 2).sum(axis=0)
+    all_pieces(True, False, *everything)
+    assert_allclose(out[0], expected, rtol=1e-5)

@@ -11,6 +11,7 @@ from xmc_core.config import Config
 from xmc_core.errors import ConfigError, DataError, ShapeError, StoreError
 from xmc_core.inference.reach import recall_of_beam
 from xmc_core.models.xr_linear import XRLinear, disentangled, train_levels, train_xr_linear
+from xmc_core.rankers.train import train_level
 from xmc_core.reporting import Recorder
 from xmc_core.tree import LabelTree
 
@@ -217,6 +218,40 @@ def test_matcher_aware_negatives_come_from_the_beam(data):
     targets = [matrix.toarray() for matrix in tree.targets(Y)]
     active = beam | (targets[0] > 0)
     W, b = reference.train_level(X.toarray().astype(float), targets[1], tree.pointers[1], active)
+    assert_allclose(model.levels[1].to_dense()[0], W, atol=2e-3)
+    assert_allclose(model.levels[1].to_dense()[1], b, atol=2e-3)
+
+
+def test_matcher_and_rankers_trained_apart_are_the_model_trained_at_once(data):
+    X, Y = data
+    kinds = [["teacher_forcing"], ["teacher_forcing", "matcher_aware", "given"]]
+    config = CONFIG.replace(**{"rankers.negatives": kinds, "inference.beam_size": 2})
+    tree = train_xr_linear(X, Y, CONFIG).tree
+    chosen = np.random.default_rng(3).random((N, tree.n_leaves)) < 0.2
+    given = {2: csr_array(chosen.astype(np.float32))}
+    model = train_xr_linear(X, Y, config, tree=tree, given=given)
+
+    matcher = train_xr_linear(X, Y, CONFIG, tree=tree)
+    beam = matcher.predict_leaves(X, 2).toarray() > 0
+    targets = tree.targets(Y)
+    active = csr_array((chosen | beam | (targets[0].toarray() > 0)).astype(np.float32))
+    rankers, _ = train_level(
+        X, targets[1], tree.pointers[1], active, config=config.rankers, level=2, depth=2,
+        n_threads=1,
+    )  # fmt: skip
+    for apart, at_once in zip((matcher.levels[0], rankers), model.levels, strict=True):
+        for name, array in apart.arrays().items():
+            assert_array_equal(at_once.arrays()[name], array)
+
+
+def test_labels_in_several_leaves_are_trained_in_each(data):
+    X, Y = data
+    leaves = [[*range(0, 25)], [*range(20, 40)], [5], [*range(35, 40), 0]]
+    tree = LabelTree.from_leaves(leaves, branching=16, n_labels=LABELS)
+    model = train_xr_linear(X, Y, CONFIG.replace(**EXACT), tree=tree)
+    targets = Y.toarray()[:, tree.slot_labels]
+    active = np.column_stack([Y.toarray()[:, leaf].any(axis=1) for leaf in leaves])
+    W, b = reference.train_level(X.toarray().astype(float), targets, tree.pointers[1], active)
     assert_allclose(model.levels[1].to_dense()[0], W, atol=2e-3)
     assert_allclose(model.levels[1].to_dense()[1], b, atol=2e-3)
 

@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.sparse import csr_array, random_array
+from scipy.sparse import csr_array, hstack, random_array
 
 from tests.reference import linear as reference
+from xmc_core import reporting
 from xmc_core.config import RankersConfig
 from xmc_core.errors import DataError, ShapeError
 from xmc_core.rankers.train import Level, train_level, train_together
+from xmc_core.solvers import siblings
 
 N, D = 60, 90
 POINTER = np.array([0, 3, 3, 20, 26], np.int64)  # a parent without children, one with 17
@@ -97,6 +99,87 @@ def test_levels_trained_together_are_the_same_as_one_by_one(X, targets, active):
         assert outcome == single_outcome
         for name, array in single.arrays().items():
             assert_array_equal(weights.arrays()[name], array)
+
+
+def test_jobs_that_are_cut_small_lead_to_the_same_weights(X, targets, active, monkeypatch):
+    config = RankersConfig()
+    above = csr_array((targets @ np.eye(26, 4)).astype(np.float32))
+    levels = [
+        Level(above, np.array([0, 4]), None, 1, 2),
+        Level(targets, POINTER, active, 2, 2),
+    ]
+    whole = train_together(X, levels, config=config, n_threads=1)
+    monkeypatch.setattr(siblings, "JOB_COST", 1.0)
+    monkeypatch.setattr(siblings, "JOBS_PER_THREAD", 100)
+    for n_threads in (1, 2, 3):
+        cut = train_together(X, levels, config=config, n_threads=n_threads)
+        for (weights, outcome), (other, other_outcome) in zip(whole, cut, strict=True):
+            assert outcome == other_outcome
+            for name, array in weights.arrays().items():
+                assert_array_equal(other.arrays()[name], array)
+
+
+def test_progress_ends_with_the_whole_and_never_falls_back(X, targets, active, monkeypatch):
+    monkeypatch.setattr(reporting, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(siblings, "JOB_COST", 1.0)
+    recorder = reporting.Recorder()
+    level = Level(targets, POINTER, active, 2, 2)
+    train_together(X, [level], config=RankersConfig(), n_threads=2, report=recorder)
+    done = [event["done"] for event in recorder.events]
+    assert len(done) > 2
+    assert done == sorted(done)
+    assert done[-1] == recorder.events[-1]["total"] == 100
+    assert recorder.events[-1]["left"] == 0
+
+
+def test_cost_2_is_relevance_2(X, active):
+    # Two labels of equal value in each row: each has half of the row's relevance.
+    rng = np.random.default_rng(12)
+    pairs = np.argsort(rng.random((N, 26)), axis=1)[:, :2]
+    values = np.zeros((N, 26), np.float32)
+    np.put_along_axis(values, pairs, 3, axis=1)
+    targets = csr_array(values)
+    shared, _ = train(X, targets, active, relevance="l1", cost=(2.0,))
+    plain, _ = train(X, targets, active, relevance="none", cost=(1.0,))
+    other, _ = train(X, targets, active, relevance="l1", cost=(1.0,))
+    for name, array in plain.arrays().items():
+        assert_array_equal(shared.arrays()[name], array)
+    assert np.abs(other.to_dense()[0] - plain.to_dense()[0]).max() > 0.05
+
+
+@pytest.mark.parametrize("most", [1, 3, 50])
+def test_pruning_by_count_keeps_the_largest(X, targets, active, most):
+    doubled = csr_array(hstack([X, X[:, ::-1]]))  # every weight twice: ties everywhere
+    doubled.sort_indices()
+    full, outcome = train(doubled, targets, active)
+    pruned, pruned_outcome = train(doubled, targets, active, max_weights=(9, most))
+    W, b = full.to_dense()
+    kept, kept_b = pruned.to_dense()
+    assert_array_equal(kept, reference.keep_largest(W, most))
+    assert_array_equal(kept_b, b)
+    assert pruned_outcome.nnz == np.count_nonzero(kept) <= outcome.nnz
+
+
+def test_pruning_by_count_comes_after_the_threshold(X, targets, active):
+    W, _ = train(X, targets, active, threshold=(0.2,))[0].to_dense()
+    kept, _ = train(X, targets, active, threshold=(0.2,), max_weights=(4,))[0].to_dense()
+    assert_array_equal(kept, reference.keep_largest(W, 4))
+    assert np.abs(kept[kept != 0]).min() >= np.float32(0.2)
+
+
+def test_each_level_has_its_own_settings(X, targets, active):
+    lists = {
+        "loss": ("hinge", "logistic"), "tol": (1e-3, 1e-4), "max_iter": (7, 2000),
+        "bias": (2.0, 0.5), "cost": (1.0, 3.0), "cost_negative": (2.0, 1.0),
+        "threshold": (0.1, 0.05), "max_weights": (0, 6),
+    }  # fmt: skip
+    for level in (1, 2):
+        of_lists, outcome = train(X, targets, active, level=level, **lists)
+        own = {name: (values[level - 1],) for name, values in lists.items()}
+        alone, alone_outcome = train(X, targets, active, level=level, **own)
+        assert outcome == alone_outcome
+        for name, array in alone.arrays().items():
+            assert_array_equal(of_lists.arrays()[name], array)
 
 
 def test_the_input_is_left_alone(X, targets, active):

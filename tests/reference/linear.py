@@ -75,6 +75,16 @@ def train_level(
     return W, b
 
 
+def keep_largest(W: Dense, most: int) -> Dense:
+    """Each row with all but its `most` largest entries, by absolute value, set to 0; of equal ones
+    the first stay."""
+    kept = np.zeros_like(W)
+    for row, out in zip(W, kept, strict=True):
+        order = sorted(range(len(row)), key=lambda f: (-abs(row[f]), f))
+        out[order[:most]] = row[order[:most]]
+    return kept
+
+
 def normalise_rows(matrix: Dense, kind: str) -> Dense:
     if kind == "none":
         return (matrix != 0).astype(float)
