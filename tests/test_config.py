@@ -13,6 +13,8 @@ from xmc_core.config import (
     DatasetConfig,
     EncoderConfig,
     RankersConfig,
+    TfidfBlock,
+    TfidfConfig,
     config_from_mapping,
     load_config,
     per_level,
@@ -129,6 +131,18 @@ def test_an_unknown_parameter_is_named_with_the_nearest_known():
         ("tree", 3, "tree must be a mapping, got 3"),
         ("tfidf.max_ngram", 0, "tfidf.max_ngram must be between tfidf.min_ngram and 8, got 0"),
         ("tfidf.max_df", 0, "tfidf.max_df must be above 0 and at most 1, got 0.0"),
+        (
+            "tfidf.analyzer",
+            "bytes",
+            "tfidf.analyzer must be one of word, char, char_wb, got 'bytes'",
+        ),
+        ("tfidf.weight", 0, "tfidf.weight must be above 0, got 0.0"),
+        ("tfidf.blocks", [{"min_ngram": 0}], "tfidf.blocks[0].min_ngram must be at least 1, got 0"),
+        ("tfidf.blocks", [{}, {"weight": -1}], "tfidf.blocks[1].weight must be above 0, got -1.0"),
+        ("tfidf.blocks", [{"min_df": "2"}], "tfidf.blocks[0].min_df must be of type int, got '2'"),
+        ("tfidf.blocks", ["char"], "tfidf.blocks[0] must be a mapping, got 'char'"),
+        ("tfidf.blocks", [{"lowercase": True}], "there is no parameter tfidf.blocks[0].lowercase"),
+        ("tfidf.blocks", [{"analyser": "char"}], "did you mean tfidf.blocks[0].analyzer?"),
         ("tfidf.lowercase", 1, "tfidf.lowercase must be of type bool, got 1"),
         ("rankers.loss", "l7", "rankers.loss must be one of squared_hinge, hinge, logistic"),
         ("rankers.cost", [], "rankers.cost must be a value, or a list with at least one, got []"),
@@ -158,7 +172,20 @@ def test_a_value_that_cannot_work_is_refused(name: str, value: object, rule: str
         load_config(overrides={name: value})
 
 
+def test_a_list_of_groups_is_read_and_written_and_one_stands_for_a_list():
+    block = {"analyzer": "char_wb", "min_ngram": 3, "max_ngram": 5, "weight": 0.5}
+    expected = (TfidfBlock(analyzer="char_wb", min_ngram=3, max_ngram=5, weight=0.5),)
+    for blocks in (block, [block]):
+        assert load_config(overrides={"tfidf.blocks": blocks}).tfidf.blocks == expected
+    config = Config(tfidf=TfidfConfig(blocks=expected))
+    assert config_from_mapping(yaml.safe_load(yaml.safe_dump(to_mapping(config))), "x") == config
+
+
 def test_python_code_meets_the_same_rules():
+    with pytest.raises(
+        ConfigError, match=r"tfidf.blocks\[0\].max_df must be above 0 and at most 1"
+    ):
+        TfidfConfig(blocks=(TfidfBlock(max_df=2.0),))
     with pytest.raises(ConfigError, match=r"rankers.cost must be above 0"):
         RankersConfig(cost=(0.0,))
     with pytest.raises(ConfigError, match=r"encoder.pooling must be one of mean, first"):

@@ -31,6 +31,7 @@ _FACTORS = ("sigmoid", "l1-hinge", "l2-hinge", "l3-hinge", "l4-hinge")
 POST_PROCESSORS = ("none", *_FACTORS, *(f"log-{name}" for name in _FACTORS))
 PRECISIONS = ("half", "single")
 SOURCES = ("files", "python-api")
+ANALYZERS = ("word", "char", "char_wb")
 
 Value = TypeVar("Value")
 
@@ -101,12 +102,16 @@ class DatasetConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TfidfConfig:
-    """Bag of word n-grams: weight of a term = (1 + ln tf) * idf, rows of unit length."""
+class TfidfBlock:
+    """One kind of terms: weight of a term = (1 + ln tf) * idf, rows of unit length."""
+
+    analyzer: str = "word"
+    """What an n-gram is made of. word: words; char: characters, white space included; char_wb:
+    characters of what stands between white space, with a space on either side."""
 
     min_ngram: int = 1
     max_ngram: int = 2
-    """n-grams of min_ngram to max_ngram neighbouring words."""
+    """n-grams of min_ngram to max_ngram neighbouring words or characters."""
 
     min_df: int = 2
     """A term must occur in this many training documents."""
@@ -120,20 +125,47 @@ class TfidfConfig:
     sublinear: bool = True
     """1 + ln tf instead of tf."""
 
+    weight: float = 1.0
+    """Length of this block's part of a row, beside the other blocks'; the row has length 1 then."""
+
+    def check(self, name: str) -> None:
+        """Raises ConfigError, under the names of parameters that start with `name`."""
+        _require_each((self.analyzer,), ANALYZERS, f"{name}.analyzer")
+        _require(self.min_ngram >= 1, f"{name}.min_ngram", "at least 1", self.min_ngram)
+        _require(
+            self.min_ngram <= self.max_ngram <= 8,
+            f"{name}.max_ngram",
+            f"between {name}.min_ngram and 8",
+            self.max_ngram,
+        )
+        _require(self.min_df >= 1, f"{name}.min_df", "at least 1", self.min_df)
+        _require(0 < self.max_df <= 1, f"{name}.max_df", "above 0 and at most 1", self.max_df)
+        _require(
+            self.max_features >= 0, f"{name}.max_features", "0 (all) or more", self.max_features
+        )
+        _require(self.weight > 0, f"{name}.weight", "above 0", self.weight)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TfidfConfig(TfidfBlock):
+    """The first block of features, further ones, and what happens to a text before."""
+
+    blocks: tuple[TfidfBlock, ...] = ()
+    """Further blocks of columns to the right of the first, such as character n-grams:
+    `[{analyzer: char_wb, min_ngram: 3, max_ngram: 5, weight: 0.5}]`."""
+
     lowercase: bool = True
     fold_accents: bool = False
 
+    @property
+    def all_blocks(self) -> tuple[TfidfBlock, ...]:
+        """The first block, which the config itself describes, and the further ones."""
+        return (self, *self.blocks)
+
     def __post_init__(self) -> None:
-        _require(self.min_ngram >= 1, "tfidf.min_ngram", "at least 1", self.min_ngram)
-        _require(
-            self.min_ngram <= self.max_ngram <= 8,
-            "tfidf.max_ngram",
-            "between tfidf.min_ngram and 8",
-            self.max_ngram,
-        )
-        _require(self.min_df >= 1, "tfidf.min_df", "at least 1", self.min_df)
-        _require(0 < self.max_df <= 1, "tfidf.max_df", "above 0 and at most 1", self.max_df)
-        _require(self.max_features >= 0, "tfidf.max_features", "0 (all) or more", self.max_features)
+        self.check("tfidf")
+        for number, block in enumerate(self.blocks):
+            block.check(f"tfidf.blocks[{number}]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -542,15 +574,24 @@ def _build(kind: type, mapping: Any, where: str, prefix: str) -> Any:
         hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(hints)}."
         raise ConfigError(f"{where}: there is no parameter {prefix}{unknown[0]}; {hint}")
     values = {
-        name: _build(hints[name], value, where, f"{prefix}{name}.")
-        if dataclasses.is_dataclass(hints[name])
-        else _convert(value, hints[name], f"{where}: {prefix}{name}")
+        name: _build_or_convert(value, hints[name], where, f"{prefix}{name}")
         for name, value in mapping.items()
     }
     try:
         return kind(**values)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+def _build_or_convert(value: Any, hint: Any, where: str, name: str) -> Any:
+    """A group of parameters, a list of groups, or a value; a single group stands for a list."""
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return _build(hint, value, where, f"{name}.")
+    inner = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else None
+    if not (isinstance(inner, type) and dataclasses.is_dataclass(inner)):
+        return _convert(value, hint, f"{where}: {name}")
+    items = value if isinstance(value, list | tuple) else [value]
+    return tuple(_build(inner, v, where, f"{name}[{i}].") for i, v in enumerate(items))
 
 
 def _convert(value: Any, hint: Any, name: str) -> Any:

@@ -1,7 +1,9 @@
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,14 +13,28 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from tests.reference import features as reference
 from tests.shared_data import shared_texts
-from xmc_core.config import TfidfConfig
+from xmc_core.config import ANALYZERS, TfidfBlock, TfidfConfig
 from xmc_core.errors import DataError, StoreError
+from xmc_core.features import vocabulary
 from xmc_core.features.tfidf import TfidfVectorizer, fit_tfidf
-from xmc_core.features.tokens import BLOCK_CHARACTERS, word_characters
+from xmc_core.features.tokens import BATCH_CHARACTERS, character_classes
+from xmc_core.kernels.text import SPACE, WORD
 from xmc_core.types import SparseRows
 
 CONFIG = TfidfConfig()
 EVERYTHING = TfidfConfig(min_df=1)
+BLOCKS = TfidfConfig(
+    weight=2.0,
+    blocks=(
+        TfidfBlock(analyzer="char_wb", min_ngram=3, max_ngram=5, weight=0.5),
+        TfidfBlock(analyzer="char", max_ngram=2, min_df=3, max_df=0.5, sublinear=False),
+        TfidfBlock(min_ngram=2, max_features=2),
+    ),
+)
+
+BLOCKS_OF_TWO = TfidfConfig(
+    blocks=(TfidfBlock(analyzer="char_wb", min_ngram=3, max_ngram=5, weight=0.5),)
+)
 
 TEXTS = [
     "The quick brown fox, the quick red fox.",
@@ -45,7 +61,7 @@ def assert_same(a: SparseRows, b: SparseRows) -> None:
 def long_corpus(blocks: float, n_words: int = 3000) -> list[str]:
     """Zipf words, enough of them for so many blocks."""
     random = np.random.default_rng(5)
-    size = int(blocks * BLOCK_CHARACTERS / 6)
+    size = int(blocks * BATCH_CHARACTERS / 6)
     drawn = np.minimum(random.zipf(1.3, size), n_words)
     cuts = np.sort(random.choice(size, size // 40, replace=False))
     return [" ".join(f"w{word}é" for word in part) for part in np.split(drawn, cuts)]
@@ -63,6 +79,11 @@ def long_corpus(blocks: float, n_words: int = 3000) -> list[str]:
         TfidfConfig(sublinear=False),
         TfidfConfig(lowercase=False),
         TfidfConfig(fold_accents=True),
+        TfidfConfig(analyzer="char", max_ngram=3),
+        TfidfConfig(analyzer="char", min_df=1, min_ngram=4, max_ngram=8),
+        TfidfConfig(analyzer="char_wb", max_ngram=3, sublinear=False),
+        TfidfConfig(analyzer="char_wb", min_df=1, min_ngram=5, max_ngram=6, fold_accents=True),
+        BLOCKS,
     ],
     ids=str,
 )
@@ -73,39 +94,108 @@ def test_agrees_with_the_reference(config):
     assert_allclose(X.toarray(), expected, atol=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+ALPHABET = "ab _-.\0\n\t\u2003Aé\u0301ÉİßΣς\u212a²漢\ud800\U0001d49c\U0001f600"
+
+
+@settings(max_examples=150, deadline=None)
 @given(
-    st.lists(st.text(alphabet="ab _-.\0\nAéÉ漢\U0001d49cßΣ²", max_size=30), min_size=1, max_size=6)
+    texts=st.lists(
+        st.one_of(
+            st.text(ALPHABET, max_size=30),
+            st.text(max_size=20),
+            st.builds(lambda word, n: word * n, st.text("aé漢 ", max_size=9), st.integers(1, 40)),
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    analyzer=st.sampled_from(ANALYZERS),
+    lengths=st.tuples(st.integers(1, 8), st.integers(1, 8)).map(sorted),
+    lowercase=st.booleans(),
+    fold_accents=st.booleans(),
 )
-def test_agrees_with_the_reference_on_any_text(texts):
-    terms, expected = reference.tfidf(texts, min_df=1)
+def test_agrees_with_the_reference_on_any_text(texts, analyzer, lengths, lowercase, fold_accents):
+    config = TfidfConfig(
+        analyzer=analyzer, min_ngram=lengths[0], max_ngram=lengths[1], min_df=1,
+        lowercase=lowercase, fold_accents=fold_accents,
+    )  # fmt: skip
+    terms, expected = reference.tfidf(texts, **asdict(config))
     if terms:
-        vectorizer, X = fit_tfidf(texts, EVERYTHING)
+        vectorizer, X = fit_tfidf(texts, config, 1)
         assert vectorizer.terms() == terms
         assert_allclose(X.toarray(), expected, atol=1e-6)
+        assert_same(vectorizer.transform(iter(texts), 2), X)
     else:
-        with pytest.raises(DataError, match=r"neighbouring words"):
-            fit_tfidf(texts, EVERYTHING)
+        with pytest.raises(DataError, match=r"neighbouring (words|characters)"):
+            fit_tfidf(texts, config)
 
 
-@pytest.mark.parametrize("name", ["eurlex-titles", "gutenberg-lcsh"])
-def test_agrees_with_scikit_learn(name):
+@pytest.mark.parametrize("length", [*range(1, 20), 55, 56, 63, 64, 65, 127, 128, 129, 5000])
+def test_words_of_any_length_are_told_apart_by_each_of_their_bytes(length):
+    changed = ["a" * i + "b" + "a" * (length - i - 1) for i in range(length)]
+    words = ["a" * length, *changed[:64]]
+    texts = ["x " * i + word for i, word in enumerate(words)]  # at any distance from a group
+    vectorizer, _ = fit_tfidf(texts, TfidfConfig(min_df=1, max_ngram=1))
+    assert set(vectorizer.terms()) == {*words, "x"}
+
+
+SKLEARN = {
+    "word": {"ngram_range": (1, 2), "token_pattern": r"(?u)\w+"},
+    "char": {"ngram_range": (1, 3)},
+    "char_wb": {"ngram_range": (3, 5)},
+}
+
+
+def agrees_with_scikit_learn(texts: list[str], analyzer: str, **options: Any) -> None:
     text = pytest.importorskip("sklearn.feature_extraction.text", reason="scikit-learn is absent")
-    texts = shared_texts(name)[:5000]
-    twin = text.TfidfVectorizer(
-        sublinear_tf=True, ngram_range=(1, 2), min_df=2, token_pattern=r"(?u)\w+"
-    )
+    settings = {"analyzer": analyzer, **SKLEARN[analyzer], **options}
+    twin = text.TfidfVectorizer(sublinear_tf=True, min_df=2, **settings)
     expected = twin.fit_transform(texts)
-    vectorizer, X = fit_tfidf(texts, CONFIG)
+    smallest, largest = settings["ngram_range"]
+    config = TfidfConfig(analyzer=analyzer, min_ngram=smallest, max_ngram=largest)
+    vectorizer, X = fit_tfidf(texts, config)
     assert sorted(vectorizer.terms()) == sorted(twin.vocabulary_)
     columns = [twin.vocabulary_[term] for term in vectorizer.terms()]
     assert abs(expected[:, columns] - X).max() < 1e-6
 
 
-def test_the_word_test_is_that_of_the_re_module():
-    table = word_characters()
+@pytest.mark.parametrize("analyzer", ANALYZERS)
+@pytest.mark.parametrize("name", ["eurlex-titles", "gutenberg-lcsh"])
+def test_agrees_with_scikit_learn(name, analyzer):
+    agrees_with_scikit_learn(shared_texts(name)[:3000], analyzer)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    texts=st.lists(
+        st.text("ab _-.\n\t\u2003AéÉİßΣ漢\U0001f600", max_size=20), min_size=1, max_size=5
+    ),
+    analyzer=st.sampled_from(ANALYZERS),
+    lengths=st.tuples(st.integers(1, 5), st.integers(1, 5)).map(sorted),
+)
+def test_agrees_with_scikit_learn_on_any_text(texts, analyzer, lengths):
+    always = "common " * 8  # so that there is a term
+    agrees_with_scikit_learn([*texts, *texts, always, always], analyzer, ngram_range=tuple(lengths))
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_lower_case_is_that_of_python(lowercase):
+    """Each character of Unicode in its own word, both alone and among other letters."""
+    points = [p for p in range(1, 0x110000) if chr(p).isalnum() and not 0x3400 < p < 0xD800]
+    texts = [f"{chr(p)} x{chr(p)} {chr(p)}Y" for p in points]
+    vectorizer, _ = fit_tfidf(texts, TfidfConfig(min_df=1, max_ngram=1, lowercase=lowercase))
+    expected = dict.fromkeys(
+        word for text in texts for word in reference.grams(text, 1, 1, lowercase=lowercase)
+    )
+    assert set(vectorizer.terms()) == set(expected)
+
+
+def test_classes_of_characters_are_those_of_the_re_module():
+    table = character_classes()
     points = [p for p in range(0x110000) if chr(p).isalnum() or chr(p) == "_"]
-    assert_array_equal(np.flatnonzero(table), points)
+    assert_array_equal(np.flatnonzero(table == WORD), points)
+    assert_array_equal(
+        np.flatnonzero(table == SPACE), [p for p in range(0x110000) if chr(p).isspace()]
+    )
 
 
 def test_rows_have_unit_length_and_ascending_features():
@@ -118,20 +208,53 @@ def test_rows_have_unit_length_and_ascending_features():
     assert (X.data.dtype, X.indices.dtype) == (np.float32, np.int32)
 
 
-def test_transform_repeats_what_fit_returned():
+@pytest.mark.parametrize("config", [CONFIG, BLOCKS], ids=["words", "blocks"])
+def test_transform_repeats_what_fit_returned(config):
     texts = long_corpus(2.5)
-    vectorizer, X = fit_tfidf(texts, CONFIG)
+    vectorizer, X = fit_tfidf(texts, config)
     assert_same(vectorizer.transform(texts), X)
 
 
-def test_is_identical_on_one_thread_and_on_many():
+@pytest.mark.parametrize("config", [CONFIG, BLOCKS], ids=["words", "blocks"])
+def test_is_identical_on_one_thread_and_on_many(config):
     texts = long_corpus(5.5)
-    one, X_one = fit_tfidf(texts, CONFIG, 1)
-    many, X_many = fit_tfidf(iter(texts), CONFIG, 3)
+    one, X_one = fit_tfidf(texts, config, 1)
+    many, X_many = fit_tfidf(iter(texts), config, 3)
     assert one.terms() == many.terms()
-    assert_array_equal(one.idf, many.idf)
+    for a, b in zip(one.blocks, many.blocks, strict=True):
+        assert_array_equal(a.idf, b.idf)
+        assert_array_equal(a.hashes, b.hashes)
     assert_same(X_one, X_many)
     assert_same(one.transform(texts, 1), one.transform(iter(texts), 3))
+
+
+def test_blocks_are_as_long_as_their_weights_say():
+    vectorizer, X = fit_tfidf(["red wine", "red wine", "- -", "- -"], BLOCKS_OF_TWO)
+    words = vectorizer.blocks[0].n_features
+    lengths = np.sqrt((X.toarray() ** 2)[:, :words].sum(axis=1))
+    assert_allclose(lengths, [np.sqrt(0.8), np.sqrt(0.8), 0, 0], atol=1e-6)
+    assert_allclose((X.toarray() ** 2).sum(axis=1), 1, atol=1e-6)  # where one block is empty too
+
+
+def test_the_iterator_is_read_once_whatever_the_blocks():
+    asked = []
+
+    def texts() -> Iterator[str]:
+        for text in TEXTS:
+            asked.append(text)
+            yield text
+
+    assert_same(fit_tfidf(texts(), BLOCKS)[1], fit_tfidf(TEXTS, BLOCKS)[1])
+    assert asked == TEXTS
+
+
+def test_a_vocabulary_grows_without_losing_a_term(monkeypatch):
+    texts = long_corpus(1.5)
+    expected, X = fit_tfidf(texts, BLOCKS)
+    monkeypatch.setattr(vocabulary, "FIRST_ROOM", 2)
+    small, Z = fit_tfidf(texts, BLOCKS)
+    assert small.terms() == expected.terms()
+    assert_same(X, Z)
 
 
 def test_blocks_do_not_show_in_the_result():
@@ -168,7 +291,7 @@ def test_no_texts_give_no_rows():
 
 
 def test_a_document_longer_than_a_block_is_one_row():
-    long = "word " * BLOCK_CHARACTERS
+    long = "word " * BATCH_CHARACTERS
     vectorizer, X = fit_tfidf([long, "word word", "other words"], CONFIG)
     assert vectorizer.terms() == ["word", "word word"]
     assert_array_equal(np.diff(X.indptr), [2, 2, 0])
@@ -190,8 +313,9 @@ def test_max_features_keeps_the_most_frequent():
     assert fit_tfidf(TEXTS, TfidfConfig(max_features=4))[0].terms() == all_terms[:4]
 
 
-def test_a_saved_vectorizer_gives_the_same_bytes_in_another_process(tmp_path):
-    vectorizer, X = fit_tfidf(TEXTS, CONFIG)
+@pytest.mark.parametrize("config", [CONFIG, BLOCKS], ids=["words", "blocks"])
+def test_a_saved_vectorizer_gives_the_same_bytes_in_another_process(tmp_path, config):
+    vectorizer, X = fit_tfidf(TEXTS, config)
     vectorizer.save(tmp_path / "one")
     code = (
         "import sys; from pathlib import Path; import numpy as np\n"
@@ -227,6 +351,11 @@ def test_says_which_rule_left_no_term():
         fit_tfidf(["red wine", "dog"], CONFIG)
     with pytest.raises(DataError, match=r"1 in more than tfidf.max_df = 0.5 of them \(1\)"):
         fit_tfidf(["wine", "wine"], TfidfConfig(max_df=0.5))
+
+
+def test_names_the_block_that_has_no_term():
+    with pytest.raises(DataError, match=r"tfidf.blocks\[1\].min_df = 3 texts"):
+        fit_tfidf(["red wine", "red wine"], BLOCKS)
 
 
 def test_says_when_there_is_no_word_at_all():

@@ -5,6 +5,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,23 +13,38 @@ from numpy.typing import NDArray
 Dense = NDArray[np.float64]
 
 
-def words(text: str, *, lowercase: bool = True, fold_accents: bool = False) -> list[str]:
+def normalised(text: str, *, lowercase: bool = True, fold_accents: bool = False) -> str:
     text = text.replace("\0", " ")
+    text = "".join("?" if "\ud800" <= c <= "\udfff" else c for c in text)
     if lowercase:
         text = text.lower()
     if fold_accents:
         text = "".join(
             c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)
         )
-    return re.findall(r"\w+", text)
+    return text
 
 
-def grams(text: str, min_n: int, max_n: int, **options: bool) -> list[str]:
-    """In order of their last word, shorter ones first."""
-    found = words(text, **options)
+def grams(
+    text: str, min_n: int, max_n: int, *, analyzer: str = "word", **options: bool
+) -> list[str]:
+    """In order of their last unit, shorter ones first."""
+    text = normalised(text, **options)
+    if analyzer == "word":
+        return [" ".join(gram) for gram in runs(re.findall(r"\w+", text), min_n, max_n)]
+    if analyzer == "char":
+        return ["".join(gram) for gram in runs(list(re.sub(r"\s\s+", " ", text)), min_n, max_n)]
+    found = []
+    for word in text.split():
+        padded = [" ", *word, " "]
+        found += runs(padded, min_n, max_n) or [padded]  # a short word counts whole, once
+    return ["".join(gram) for gram in found]
+
+
+def runs(units: list[str], min_n: int, max_n: int) -> list[list[str]]:
     return [
-        " ".join(found[i - n + 1 : i + 1])
-        for i in range(len(found))
+        units[i - n + 1 : i + 1]
+        for i in range(len(units))
         for n in range(min_n, max_n + 1)
         if n <= i + 1
     ]
@@ -37,16 +53,21 @@ def grams(text: str, min_n: int, max_n: int, **options: bool) -> list[str]:
 def tfidf(
     texts: Sequence[str],
     *,
+    analyzer: str = "word",
     min_ngram: int = 1,
     max_ngram: int = 2,
     min_df: int = 2,
     max_df: float = 1.0,
     max_features: int = 0,
     sublinear: bool = True,
+    weight: float = 1.0,
+    blocks: Sequence[dict[str, Any]] = (),
     **options: bool,
 ) -> tuple[list[str], Dense]:
     """Terms in the order of their features, and rows of unit length."""
-    counts = [Counter(grams(text, min_ngram, max_ngram, **options)) for text in texts]
+    counts = [
+        Counter(grams(text, min_ngram, max_ngram, analyzer=analyzer, **options)) for text in texts
+    ]
     df: Counter[str] = Counter()
     for row in counts:
         df.update(dict.fromkeys(row, 1))
@@ -57,8 +78,14 @@ def tfidf(
     for i, row in enumerate(counts):
         for j, term in enumerate(terms):
             if tf := row[term]:
-                weight = 1 + math.log(tf) if sublinear else tf
-                X[i, j] = weight * (math.log((1 + len(texts)) / (1 + df[term])) + 1)
+                tf_weight = 1 + math.log(tf) if sublinear else tf
+                X[i, j] = tf_weight * (math.log((1 + len(texts)) / (1 + df[term])) + 1)
+    X = unit_rows(X)
+    if blocks:
+        X *= weight
+        for block in blocks:
+            more, Z = tfidf(texts, **block, **options)
+            terms, X = terms + more, np.hstack([X, block.get("weight", 1.0) * Z])
     return terms, unit_rows(X)
 
 

@@ -6,7 +6,7 @@ from scipy.sparse import csr_array
 from xmc_core.config import Config, TfidfConfig, TreeConfig
 from xmc_core.data import Dataset
 from xmc_core.errors import DataError
-from xmc_core.models import PipelineModel
+from xmc_core.models import PipelineModel, train_xr_linear
 from xmc_core.persistence import read_store
 from xmc_core.stages.inputs import Inputs
 from xmc_core.stages.paths import STAGES, ProjectPaths
@@ -41,6 +41,24 @@ def test_tfidf_features_are_written_and_read_back(paths):
     assert inputs.X_train.shape == (5, 10)
     again = inputs.vectorizer.transform(TEST)
     assert_array_equal(inputs.X_test.toarray(), again.toarray())
+
+
+def test_blocks_of_terms_go_through_the_stage_and_a_saved_pipeline(paths, tmp_path):
+    characters = {"analyzer": "char_wb", "min_ngram": 2, "max_ngram": 3, "min_df": 1}
+    config = CONFIG.replace(**{"tfidf.blocks": [{**characters, "weight": 0.5}]})
+    run_stage("tfidf_features", paths, config, quiet=True)
+    inputs = Inputs(paths)
+    assert_array_equal(inputs.X_test.toarray(), inputs.vectorizer.transform(TEST).toarray())
+    assert inputs.X_train.shape[1] == len(inputs.vectorizer.terms()) > 10
+
+    model = train_xr_linear(inputs.X_train, inputs.dataset.Y_train, config)
+    pipeline = PipelineModel(inputs.vectorizer, model, inputs.dataset.label_names)
+    pipeline.save(tmp_path / "bundle")
+    again = PipelineModel.load(tmp_path / "bundle")
+    assert again.vectorizer.config == config.tfidf
+    assert_array_equal(again.features(TEST).toarray(), pipeline.features(TEST).toarray())
+    assert_array_equal(again.predict(TEST).scores, pipeline.predict(TEST).scores)
+    assert again.named(again.predict(["winery"]))[0][0][0] == "wine"  # no word of it is known
 
 
 def test_the_initial_tree_holds_every_label(paths):

@@ -38,6 +38,7 @@ def warmup() -> None:
             "tree.branching": 3,
             "tree.max_leaf_size": 8,
             "tfidf.min_df": 1,
+            "tfidf.blocks": [{"analyzer": "char"}, {"analyzer": "char_wb", "weight": 0.5}],
             "rankers.negatives": [["teacher_forcing"], ["teacher_forcing", "matcher_aware"]],
         }
     )
@@ -61,7 +62,7 @@ def write_made_up_data(folder: Path) -> None:
         for row in range(ROWS):
             topic, n = row % TOPICS, row // TOPICS
             labels = [f"label{topic}x{(n + i * i) % LABELS_PER_TOPIC}" for i in range(3)]
-            words = [f"topic{topic}", *labels, f"word{row % 37}", f"word{row % 53}"]
+            words = [f"topic{topic}", *labels, f"word{row % 37}", f"wörd{row % 53}"]
             text = "" if row == 7 else " ".join(words)
             file.write(json.dumps({"text": text, "labels": [] if row == 8 else labels}) + "\n")
 

@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.sparse import csr_array
 
+from xmc_core.kernels.tfidf import place_rows_into
 from xmc_core.types import Floats, Indices, Pointers, SparseRows
 
 Rows = tuple[Pointers, Indices, Floats]
@@ -34,6 +35,26 @@ def stack(blocks: list[Rows], n_columns: int) -> SparseRows:
     X.has_sorted_indices = True
     X.has_canonical_format = True
     return X
+
+
+def side_by_side(parts: list[Rows], widths: list[int], weights: list[float]) -> Rows:
+    """Put blocks of columns beside each other, their rows as long as `weights` say.
+
+    The result has rows of unit length if those of the parts have; empty ones stay empty.
+    """
+    sizes = [np.diff(pointer) for pointer, _, _ in parts]
+    squares = sum(w * w * (size > 0) for w, size in zip(weights, sizes, strict=True))
+    lengths = np.sqrt(np.maximum(squares, np.finfo(np.float32).tiny))
+    pointer = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(sum(sizes), out=pointer[1:])
+    indices = np.empty(pointer[-1], np.int32)
+    values = np.empty(pointer[-1], np.float32)
+    ends = pointer[:-1].copy()
+    column = 0
+    for part, width, weight in zip(parts, widths, weights, strict=True):
+        place_rows_into(*part, column, (weight / lengths).astype(np.float32), ends, indices, values)
+        column += width
+    return pointer, indices, values
 
 
 def blocks_of_work(work: Pointers, share: int) -> list[tuple[int, int]]:

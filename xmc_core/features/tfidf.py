@@ -1,7 +1,9 @@
-r"""Word n-grams weighted by tf-idf.
+r"""N-grams of words or characters weighted by tf-idf.
 
 A word is a maximal run of characters that `\w` matches (letters, digits, the underscore, of any
-script), after lower-casing. A term is 1 to max_ngram neighbouring words of a document. Its weight
+script), after lower-casing. A term is min_ngram to max_ngram neighbouring words of a document, or
+characters (analyzer char), or characters of what stands between white space, a space before and
+after it included (char_wb). Its weight
 
     (1 + ln tf) * idf,    idf = ln((1 + documents) / (1 + documents with the term)) + 1
 
@@ -16,28 +18,36 @@ appearance: feature 0 is the most frequent term, and features that are used toge
 array([[0.48, 0.62, 0.62],
        [0.37, 0.8 , 0.47],
        [1.  , 0.  , 0.  ]], dtype=float32)
+
+Several blocks of terms lie side by side, each as long as its weight says before the row gets unit
+length again:
+
+>>> from xmc_core.config import TfidfBlock
+>>> pairs = TfidfBlock(analyzer="char_wb", min_ngram=2, max_ngram=2, weight=0.5)
+>>> vectorizer, X = fit_tfidf(["red", "reed"], TfidfConfig(min_df=1, blocks=(pairs,)))
+>>> vectorizer.terms()
+['red', 'reed', ' r', 're', 'ed', 'd ']
+>>> X.toarray().round(2)
+array([[0.89, 0.  , 0.22, 0.22, 0.22, 0.22],
+       [0.  , 0.89, 0.22, 0.22, 0.22, 0.22]], dtype=float32)
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
-from xmc_core.config import TfidfConfig
-from xmc_core.features.blocks import Rows, stack
-from xmc_core.features.tokens import count_grams, text_blocks
-from xmc_core.features.vocabulary import Vocabulary, hash_table
-from xmc_core.kernels.arguments import read_only
-from xmc_core.kernels.text import Hashes
-from xmc_core.kernels.tfidf import count_known_into, look_up_into, weigh_rows_into
+from xmc_core.config import TfidfConfig, config_from_mapping
+from xmc_core.features.blocks import Rows, side_by_side, stack
+from xmc_core.features.terms import TERM_ARRAYS, TermBlock
+from xmc_core.features.tokens import GramBatch, find_grams, read_texts, text_batches
+from xmc_core.features.vocabulary import Vocabulary
 from xmc_core.parallel import map_threads, resolve_threads
 from xmc_core.persistence import read_store, write_store
-from xmc_core.types import Bytes, Floats, Indices, Pointers, SparseRows
+from xmc_core.types import Indices, Pointers, SparseRows
 
-KIND = "tfidf-vectorizer"
+KIND = "tfidf"
 
 Item = TypeVar("Item")
 
@@ -48,62 +58,53 @@ class TfidfVectorizer:
 
     config: TfidfConfig
 
-    hashes: Hashes
-    """(n_features,) 64-bit hash of each term. Terms are recognised by it alone: see the odds of a
-    collision in xmc_core.kernels.text."""
-
-    idf: Floats
-    """(n_features,)."""
-
-    term_utf8: Bytes
-    term_ends: Pointers
+    blocks: tuple[TermBlock, ...]
+    """The terms of the config itself, then of its further blocks: columns from left to right."""
 
     n_documents: int
     """Training documents."""
 
-    _table: Hashes = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_table", hash_table(self.hashes))
-
     @property
     def n_features(self) -> int:
-        return len(self.hashes)
+        return sum(block.n_features for block in self.blocks)
 
     def terms(self) -> list[str]:
-        """The n-gram of each feature, words separated by a space."""
-        text = self.term_utf8.tobytes()
-        ends = self.term_ends.tolist()
-        return [text[a:b].decode("utf-8") for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+        """The n-gram of each feature, words separated by a space; two blocks may share some."""
+        return [term for block in self.blocks for term in block.terms()]
 
     def transform(self, texts: Iterable[str], n_threads: int = -1) -> SparseRows:
         """(n_texts, n_features); a text without a known term gets an empty row.
 
-        Texts are read in blocks, so an iterator over a large corpus is never held whole.
+        Texts are read in batches, so an iterator over a large corpus is never held whole.
 
         Raises DataError if a text is not a string.
         """
 
-        def transform_block(block: list[str]) -> Rows:
-            grams = count_grams(block, self.config)
-            numbers = np.empty(len(grams.hashes), np.int32)
-            look_up_into(grams.hashes, self._table, numbers)
-            return weigh(grams.pointer, numbers, grams.counts, self.idf, self.config)
+        def transform_batch(texts: list[str]) -> Rows:
+            batch = read_texts(texts, self.config)
+            return self._joined(
+                [block.rows(find_grams(batch, block.config)) for block in self.blocks]
+            )
 
         rows: list[Rows] = []
-        for blocks in groups(text_blocks(texts), n_threads):
-            rows += map_threads(transform_block, blocks, n_threads)
+        for batches in groups(text_batches(texts), n_threads):
+            rows += map_threads(transform_batch, batches, n_threads)
         return stack(rows, self.n_features)
+
+    def _joined(self, rows: list[Rows]) -> Rows:
+        if len(rows) == 1:
+            return rows[0]
+        widths = [block.n_features for block in self.blocks]
+        return side_by_side(rows, widths, [block.config.weight for block in self.blocks])
 
     def save(self, folder: Path) -> None:
         write_store(
             folder,
             KIND,
             arrays={
-                "hashes": self.hashes,
-                "idf": self.idf,
-                "terms.utf8": self.term_utf8,
-                "terms.ends": self.term_ends,
+                f"{n}.{name}": getattr(block, name)
+                for n, block in enumerate(self.blocks)
+                for name in TERM_ARRAYS
             },
             facts={"config": asdict(self.config), "documents": self.n_documents},
         )
@@ -112,14 +113,12 @@ class TfidfVectorizer:
     def load(cls, folder: Path) -> "TfidfVectorizer":
         """Raises StoreError if the folder is not a complete, unaltered vectorizer."""
         store = read_store(folder, KIND)
-        return cls(
-            config=TfidfConfig(**store.facts["config"]),
-            hashes=store.arrays["hashes"],
-            idf=store.arrays["idf"],
-            term_utf8=store.arrays["terms.utf8"],
-            term_ends=store.arrays["terms.ends"],
-            n_documents=store.facts["documents"],
+        config = config_from_mapping({"tfidf": store.facts["config"]}, str(folder)).tfidf
+        blocks = (
+            TermBlock(block, **{name: store.arrays[f"{n}.{name}"] for name in TERM_ARRAYS})
+            for n, block in enumerate(config.all_blocks)
         )
+        return cls(config, tuple(blocks), store.facts["documents"])
 
 
 def fit_tfidf(
@@ -130,8 +129,8 @@ def fit_tfidf(
     Parameters
     ----------
     texts : training documents
-        Read in blocks of about a million characters; of the corpus only the numbers and counts of
-        its n-grams are held, 8 bytes for each distinct n-gram of each document.
+        Read in batches of some hundred thousand characters; of the corpus only the numbers of its
+        n-grams are held, 4 bytes for each.
     n_threads : count, or -1 for every core
         The result does not depend on it.
 
@@ -146,44 +145,42 @@ def fit_tfidf(
     DataError
         If a text is not a string, or if no term survives min_df, max_df and max_features.
     """
-    vocabulary = Vocabulary(config)
-    counted: list[tuple[Pointers, Indices, Indices] | None] = []
-    for blocks in groups(text_blocks(texts), n_threads):
-        for grams in map_threads(lambda block: count_grams(block, config), blocks, n_threads):
-            numbers = vocabulary.learn(grams)
-            counted.append((grams.pointer, numbers, grams.counts.copy()))
+    names = ["tfidf", *(f"tfidf.blocks[{n}]" for n in range(len(config.blocks)))]
+    vocabularies = [
+        Vocabulary(block, name) for block, name in zip(config.all_blocks, names, strict=True)
+    ]
 
-    terms = vocabulary.select()
-    n = vocabulary.n_documents
-    idf = (np.log((1 + n) / (1 + terms.document_counts)) + 1).astype(np.float32)
+    def read_batch(texts: list[str]) -> list[GramBatch]:
+        batch = read_texts(texts, config)
+        return [find_grams(batch, block, with_places=True) for block in config.all_blocks]
 
-    def weigh_block(block: int) -> Rows:
-        pointer, numbers, counts = counted[block]  # type: ignore[misc]
-        counted[block] = None  # frees the block: the counts and the result are never both whole
-        return weigh(pointer, terms.numbers[numbers], counts, idf, config)
+    learned: list[list[tuple[Pointers, Indices]]] = []
+    for batches in groups(text_batches(texts), n_threads):
+        for grams in map_threads(read_batch, batches, n_threads):
+            learned.append(
+                [(g.documents, v.learn(g)) for v, g in zip(vocabularies, grams, strict=True)]
+            )
+    blocks, features = zip(*[vocabulary.select() for vocabulary in vocabularies], strict=True)
+    vectorizer = TfidfVectorizer(config, blocks, vocabularies[0].n_documents)
 
-    rows = map_threads(weigh_block, range(len(counted)), n_threads)
-    vectorizer = TfidfVectorizer(config, terms.hashes, idf, terms.utf8, terms.ends, n)
+    def weigh_batch(number: int) -> Rows:
+        batch, learned[number] = learned[number], []  # its numbers and rows are never both held
+        return vectorizer._joined(
+            [
+                block.weigh(documents, numbers, of_numbers)
+                for block, of_numbers, (documents, numbers) in zip(
+                    blocks, features, batch, strict=True
+                )
+            ]
+        )
+
+    rows = map_threads(weigh_batch, range(len(learned)), n_threads)
     return vectorizer, stack(rows, vectorizer.n_features)
 
 
-def weigh(
-    pointer: Pointers, numbers: Indices, counts: Indices, idf: Floats, config: TfidfConfig
-) -> Rows:
-    """tf-idf of a block of counted rows."""
-    out_pointer = np.zeros(len(pointer), np.int64)
-    count_known_into(pointer, numbers, out_pointer[1:])
-    np.cumsum(out_pointer, out=out_pointer)
-    indices = np.empty(out_pointer[-1], np.int32)
-    values = np.empty(out_pointer[-1], np.float32)
-    weigh_rows_into(
-        pointer, numbers, counts, read_only(idf), config.sublinear, out_pointer, indices, values
-    )
-    return out_pointer, indices, values
-
-
 def groups(items: Iterable[Item], n_threads: int) -> Iterator[list[Item]]:
-    """Take four items per thread at a time: that many blocks are in memory at once."""
+    """Take as many items at a time as are to be in memory at once: one, or four per thread."""
     iterator = iter(items)
-    while group := list(islice(iterator, 4 * resolve_threads(n_threads))):
+    n_threads = resolve_threads(n_threads)
+    while group := list(islice(iterator, 4 * n_threads if n_threads > 1 else 1)):
         yield group

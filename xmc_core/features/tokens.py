@@ -1,4 +1,4 @@
-"""Texts to counted n-grams, a block of documents at a time."""
+"""Texts to hashed n-grams, a batch of documents at a time."""
 
 import re
 import unicodedata
@@ -8,35 +8,59 @@ from functools import cache
 
 import numpy as np
 
-from xmc_core.config import TfidfConfig
+from xmc_core.config import TfidfBlock, TfidfConfig
 from xmc_core.errors import DataError
-from xmc_core.kernels.text import Hashes, count_grams_into, find_words_into
-from xmc_core.types import Bytes, Indices, Pointers
+from xmc_core.kernels.text import (
+    GROUP,
+    SPACE,
+    WORD,
+    Hashes,
+    find_characters_into,
+    find_ends_into,
+    find_letters_into,
+    find_padded_words_into,
+    find_words_into,
+    join_units_into,
+    lower_into,
+)
+from xmc_core.types import Bytes, Pointers
 
-BLOCK_CHARACTERS = 2**18
-"""A block takes about 50 bytes of scratch memory per character while it is read."""
+BATCH_CHARACTERS = 2**17
+"""A batch takes about 40 bytes of scratch memory per character while it is read."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class GramBlock:
-    """The distinct n-grams of each document of a block, in order of appearance."""
+class TextBatch:
+    """Documents as bytes, lower-cased and folded as configured."""
 
-    text: Bytes
-    """The normalised text; a zero byte ends each document."""
+    utf8: Bytes
+    """A zero byte ends each document, and more follow the last one's."""
 
-    pointer: Pointers
-    """(n_documents + 1,) n-grams of document d are pointer[d] : pointer[d + 1]."""
-
-    hashes: Hashes
-    counts: Indices
-    starts: Pointers
-    """First byte of an n-gram's first occurrence in the document."""
+    in_word: Bytes
+    """1 for the bytes of word characters, 0 for others."""
 
     ends: Pointers
+    """(n_documents,) the zero bytes that end them."""
 
 
-def text_blocks(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Gather texts into lists of about BLOCK_CHARACTERS characters.
+@dataclass(frozen=True, slots=True, eq=False)
+class GramBatch:
+    """The n-grams of each document, in order of appearance."""
+
+    hashes: Hashes
+    documents: Pointers
+    """(n_documents + 1,) n-grams of document d are documents[d] : documents[d + 1]."""
+
+    utf8: Bytes
+    places: Pointers
+    """(n,) last unit * MAX_GRAM + units - 1 of each n-gram; empty where the text is not wanted."""
+
+    bounds: Pointers
+    """First byte of each unit and the byte after its last one, in turn."""
+
+
+def text_batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Gather texts into lists of about BATCH_CHARACTERS characters.
 
     Raises DataError for anything that is not a string, naming its position.
     """
@@ -44,69 +68,111 @@ def text_blocks(texts: Iterable[str]) -> Iterator[list[str]]:
         raise DataError(
             "texts must be a list or an iterator of strings, got one string; put it in a list."
         )
-    block: list[str] = []
+    batch: list[str] = []
     size = 0
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise DataError(
                 f"text {number:,} is of type {type(text).__name__}; every text must be a string."
             )
-        block.append(text)
+        batch.append(text)
         size += len(text)
-        if size >= BLOCK_CHARACTERS:
-            yield block
-            block, size = [], 0
-    if block:
-        yield block
+        if size >= BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
-def normalise(texts: list[str], config: TfidfConfig) -> Bytes:
-    """Join texts into UTF-8 bytes, each ended by a zero byte, lower-cased and folded as configured.
+def read_texts(texts: list[str], config: TfidfConfig) -> TextBatch:
+    """Join texts into UTF-8 bytes.
 
-    A zero character within a text becomes a space, a lone surrogate a question mark: neither is
-    part of a word.
+    A zero character within a text becomes a space, a lone surrogate a question mark.
     """
-    if config.lowercase:
-        texts = [text.lower() for text in texts]  # one by one: ASCII texts are five times faster
-    joined = "\0".join([*texts, ""])
-    if joined.count("\0") != len(texts):
-        joined = "\0".join([*(text.replace("\0", " ") for text in texts), ""])
-    if config.fold_accents and not joined.isascii():
-        joined = _marks().sub("", unicodedata.normalize("NFKD", joined))
-    return np.frombuffer(joined.encode("utf-8", "replace"), np.uint8)
+    encoded, lowercase = _folded(texts, config) if config.fold_accents else _encoded(texts, config)
+    utf8 = np.frombuffer(encoded, np.uint8)
+    size = (len(encoded) // GROUP + 2) * GROUP
+    batch = TextBatch(
+        np.empty(size, np.uint8), np.empty(size, np.uint8), np.empty(len(texts), np.int64)
+    )
+    utf8_8 = batch.utf8.view(np.uint64)
+    lower_into(utf8, lowercase, batch.utf8, batch.in_word)
+    find_ends_into(utf8_8, batch.ends)
+    if batch.ends[-1] != len(encoded):
+        return read_texts([text.replace("\0", " ") for text in texts], config)
+    if not encoded.isascii():
+        find_letters_into(batch.utf8, utf8_8, character_classes(), batch.in_word)
+    return batch
 
 
-def count_grams(texts: list[str], config: TfidfConfig) -> GramBlock:
-    """Count the word n-grams of each text."""
-    text = normalise(texts, config)
-    bound = len(text) // 2 + 1
-    words = np.empty(bound, np.uint64)
-    starts = np.empty(bound, np.int64)
-    ends = np.empty(bound, np.int64)
-    document_words = np.empty(len(texts) + 1, np.int64)
-    n_words = find_words_into(text, word_characters(), words, starts, ends, document_words)
+def _encoded(texts: list[str], config: TfidfConfig) -> tuple[bytes, bool]:
+    """UTF-8, and whether ASCII capitals are still to be made small."""
+    # Only letters beyond ASCII need str.lower, with its special cases.
+    lower = str.lower if config.lowercase else str
+    return b"\0".join(
+        [
+            text.encode() if text.isascii() else lower(text).encode("utf-8", "replace")
+            for text in texts
+        ]
+    ), config.lowercase
 
-    lengths = config.max_ngram - config.min_ngram + 1
-    largest = int(np.diff(document_words).max(initial=0)) * lengths
-    slots = np.empty(1 << max(2, (2 * largest - 1).bit_length()), np.int32)
-    hashes = np.empty(n_words * lengths, np.uint64)
-    counts = np.empty(n_words * lengths, np.int32)
-    gram_starts = np.empty(n_words * lengths, np.int64)
-    gram_ends = np.empty(n_words * lengths, np.int64)
-    pointer = np.empty(len(texts) + 1, np.int64)
-    n = count_grams_into(
-        words, starts, ends, document_words, config.min_ngram, config.max_ngram,
-        slots, hashes, gram_starts, gram_ends, counts, pointer,
+
+def _folded(texts: list[str], config: TfidfConfig) -> tuple[bytes, bool]:
+    """Likewise, without accents."""
+    joined = "\0".join(texts)
+    if joined.isascii():
+        return joined.encode(), config.lowercase
+    if config.lowercase:  # before folding, which brings forth capitals from letter-like symbols
+        joined = "\0".join([text.lower() for text in texts])
+    folded = _marks().sub("", unicodedata.normalize("NFKD", joined))
+    return folded.encode("utf-8", "replace"), False
+
+
+def find_grams(batch: TextBatch, config: TfidfBlock, *, with_places: bool = False) -> GramBatch:
+    """Hash the n-grams of each text."""
+    n_documents = len(batch.ends)
+    size = len(batch.utf8)
+    if config.analyzer == "char_wb":
+        size *= 2
+    elif config.analyzer == "word":
+        size //= 2
+    units = np.empty(size, np.uint64)
+    bounds = np.empty(2 * size, np.int64)
+    spans = np.empty(n_documents + 1, np.int64)
+    documents = np.arange(n_documents + 1)
+    if config.analyzer == "word":
+        n = find_words_into(
+            batch.utf8.view(np.uint64), batch.in_word.view(np.uint64), batch.ends, units, bounds,
+            spans,
+        )  # fmt: skip
+    elif config.analyzer == "char":
+        n = find_characters_into(batch.utf8, character_classes(), batch.ends, units, bounds, spans)
+    else:
+        spans = np.empty(size // 2, np.int64)
+        n = find_padded_words_into(
+            batch.utf8, character_classes(), batch.ends, units, bounds, spans, documents
+        )
+
+    n_grams = n * (config.max_ngram - config.min_ngram + 1)
+    hashes = np.empty(n_grams, np.uint64)
+    places = np.empty(n_grams if with_places else 0, np.int64)
+    document_grams = np.empty(n_documents + 1, np.int64)
+    join_units_into(
+        units, spans, documents, config.min_ngram, config.max_ngram, config.analyzer == "char_wb",
+        hashes, places, document_grams,
     )  # fmt: skip
-    return GramBlock(text, pointer, hashes[:n], counts[:n], gram_starts[:n], gram_ends[:n])
+    return GramBatch(hashes[: document_grams[-1]], document_grams, batch.utf8, places, bounds)
 
 
 @cache
-def word_characters() -> Bytes:
-    r"""(0x110000,) 1 for the code points that `\w` matches: alphanumeric ones, underscore."""
+def character_classes() -> Bytes:
+    r"""(0x110000,) WORD for the code points that `\w` matches, alphanumeric ones and the
+    underscore, SPACE for those that `\s` matches."""
     table = np.zeros(0x110000, np.uint8)
-    for run in re.finditer(r"\w+", "".join(map(chr, range(0x110000)))):
-        table[run.start() : run.end()] = 1
+    everything = "".join(map(chr, range(0x110000)))
+    for pattern, kind in ((r"\w+", WORD), (r"\s+", SPACE)):
+        for run in re.finditer(pattern, everything):
+            table[run.start() : run.end()] = kind
     return table
 
 

@@ -1,108 +1,107 @@
 """Which n-grams a corpus holds, and which of them become features."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from xmc_core.config import TfidfConfig
+from xmc_core.config import TfidfBlock
 from xmc_core.errors import DataError
-from xmc_core.features.tokens import GramBlock, word_characters
-from xmc_core.kernels.arguments import read_only
-from xmc_core.kernels.text import Hashes, copy_terms_into, gather_terms_into
-from xmc_core.kernels.tfidf import fill_table, learn_grams_into
+from xmc_core.features.terms import TermBlock
+from xmc_core.features.tokens import GramBatch
+from xmc_core.kernels.text import copy_grams_into, gather_terms_into, grams_size
+from xmc_core.kernels.tfidf import (
+    learn_grams_into,
+    order_by_count_into,
+    refill_table,
+)
 from xmc_core.types import Bytes, Indices, Pointers
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Terms:
-    """The terms that became features, in the order of their features."""
-
-    hashes: Hashes
-    document_counts: Pointers
-    """(n_terms,) training documents that have each."""
-
-    utf8: Bytes
-    """Their text, one after the other."""
-
-    ends: Pointers
-    """(n_terms,) where each ends in `utf8`."""
-
-    numbers: Indices
-    """(n-grams seen,) feature of each n-gram by the order of first appearance; -1: left out."""
+FIRST_ROOM = 2**17
+"""Terms that fit before the table grows for the first time. Memory costs nothing before it is
+touched, and from 4 MB on it comes in large pages."""
 
 
 class Vocabulary:
-    """Grows block by block; `select` ends it."""
+    """Grows batch by batch; `select` ends it."""
 
-    def __init__(self, config: TfidfConfig) -> None:
+    def __init__(self, config: TfidfBlock, name: str) -> None:
         self.config = config
+        self.name = name
+        """Of the config, in errors."""
+
         self.n_documents = 0
         self.n_grams = 0
-        self._table = np.zeros((1 << 16, 2), np.uint64)
-        self._hashes = np.empty(1 << 15, np.uint64)
-        self._document_counts = np.empty(1 << 15, np.int64)
+        self._table = np.zeros(4 * FIRST_ROOM, np.uint64)
+        self._hashes = np.empty(FIRST_ROOM, np.uint64)
+        self._document_counts = np.empty(FIRST_ROOM, np.int32)
         # The text of an n-gram is kept once min_df documents have shown it: most never get there.
         self._ripe: list[Indices] = []
         self._texts: list[tuple[Bytes, Pointers]] = []
 
-    def learn(self, block: GramBlock) -> Indices:
-        """Take in a block; returns the number of each of its n-grams, by first appearance."""
-        n_new = len(block.hashes)
-        self._make_room(self.n_grams + n_new)
-        numbers = np.empty(n_new, np.int32)
-        ripe = np.empty(n_new, np.int64)
-        self.n_grams, n_ripe = learn_grams_into(
-            block.hashes, self._table, self._hashes, self._document_counts, self.n_grams,
-            self.config.min_df, numbers, ripe,
-        )  # fmt: skip
-        self.n_documents += len(block.pointer) - 1
+    def learn(self, batch: GramBatch) -> Indices:
+        """Take in a batch; returns the number of each of its n-grams, by first appearance."""
+        numbers = np.empty(len(batch.hashes), np.int32)
+        ripe = np.empty(len(batch.hashes), np.int64)
+        done = n_ripe = 0
+        while True:
+            done, self.n_grams, n_ripe = learn_grams_into(
+                batch.hashes, batch.documents, done, self.n_documents, self._table, self._hashes,
+                self._document_counts, self.n_grams, self.config.min_df, numbers, ripe, n_ripe,
+            )  # fmt: skip
+            if done == len(numbers):
+                break
+            self._make_room()
+        self.n_documents += len(batch.documents) - 1
 
         ripe = ripe[:n_ripe]
-        starts, ends = block.starts[ripe], block.ends[ripe]
-        utf8 = np.empty(int((ends - starts).sum()), np.uint8)
-        term_ends = np.empty(n_ripe, np.int64)
-        n_bytes = copy_terms_into(block.text, word_characters(), starts, ends, utf8, term_ends)
+        utf8 = np.empty(grams_size(batch.bounds, batch.places, ripe), np.uint8)
+        ends = np.empty(n_ripe, np.int64)
+        copy_grams_into(
+            batch.utf8, batch.bounds, batch.places, ripe, self.config.analyzer == "word",
+            utf8, ends,
+        )  # fmt: skip
         self._ripe.append(numbers[ripe])
-        self._texts.append((utf8[:n_bytes].copy(), term_ends))
+        self._texts.append((utf8[: ends[-1] if n_ripe else 0].copy(), ends))
         return numbers
 
-    def select(self) -> Terms:
+    def select(self) -> tuple[TermBlock, Indices]:
         """Apply min_df, max_df and max_features.
+
+        Returns the terms, and the feature of each n-gram by the order of first appearance, -1
+        where it is left out.
 
         Raises DataError if nothing is left, with the rule that left nothing.
         """
         config = self.config
         document_counts = self._document_counts[: self.n_grams]
         most = config.max_df * self.n_documents
-        kept = (document_counts >= config.min_df) & (document_counts <= most)
-        if not kept.any():
+        terms = np.empty(self.n_grams, np.int32)
+        n_terms = order_by_count_into(document_counts, config.min_df, int(most), terms)
+        if n_terms == 0:
             raise DataError(self._why_nothing_is_left(document_counts, most))
-        terms = np.flatnonzero(kept)
-        terms = terms[np.argsort(-document_counts[terms], kind="stable")]
-        if config.max_features:
-            terms = terms[: config.max_features]
-        numbers = np.full(self.n_grams, -1, np.int32)
-        numbers[terms] = np.arange(len(terms), dtype=np.int32)
+        terms = terms[: min(n_terms, config.max_features or n_terms)]
+        features = np.full(self.n_grams, -1, np.int32)
+        features[terms] = np.arange(len(terms), dtype=np.int32)
         utf8, ends = self._text_of(terms)
-        return Terms(self._hashes[terms], document_counts[terms], utf8, ends, numbers)
+        share = (1 + self.n_documents) / (1 + document_counts[terms])
+        idf = (np.log(share) + 1).astype(np.float32)
+        return TermBlock(config, self._hashes[terms], idf, utf8, ends), features
 
-    def _make_room(self, n_grams: int) -> None:
-        if n_grams >= 2**31:
+    def _make_room(self) -> None:
+        size = 2 * len(self._hashes)
+        if size > 2**31:
             raise DataError(
-                f"the corpus has more than {2**31:,} distinct n-grams, the most that can be "
-                "numbered; lower tfidf.max_ngram."
+                f"the corpus has more than {2**30:,} distinct n-grams, the most that can be "
+                f"numbered; lower {self.name}.max_ngram."
             )
-        if n_grams > len(self._hashes):
-            size = max(n_grams, 2 * len(self._hashes))
-            for name in ("_hashes", "_document_counts"):
-                old = getattr(self, name)
-                larger = np.empty(size, old.dtype)
-                larger[: self.n_grams] = old[: self.n_grams]
-                setattr(self, name, larger)
-        if 2 * n_grams > len(self._table):
-            self._table = hash_table(self._hashes[: self.n_grams], room=n_grams)
+        for name in ("_hashes", "_document_counts"):
+            old = getattr(self, name)
+            larger = np.empty(size, old.dtype)
+            larger[: len(old)] = old
+            setattr(self, name, larger)
+        table = np.zeros(4 * size, np.uint64)
+        refill_table(self._table, table)
+        self._table = table
 
-    def _text_of(self, terms: Pointers) -> tuple[Bytes, Pointers]:
+    def _text_of(self, terms: Indices) -> tuple[Bytes, Pointers]:
         utf8 = np.concatenate([part for part, _ in self._texts])
         starts = np.zeros(self.n_grams, np.int64)
         ends = np.zeros(self.n_grams, np.int64)
@@ -118,29 +117,26 @@ class Vocabulary:
         gather_terms_into(utf8, starts, ends, out)
         return out, np.cumsum(lengths)
 
-    def _why_nothing_is_left(self, document_counts: Pointers, most: float) -> str:
-        config = self.config
+    def _why_nothing_is_left(self, document_counts: Indices, most: float) -> str:
+        config, name = self.config, self.name
         if self.n_documents == 0:
             return "there are no texts to learn terms from; give at least one."
         if self.n_grams == 0:
+            units = (
+                "words (letters, digits, underscores)"
+                if config.analyzer == "word"
+                else "characters"
+            )
             return (
-                f"none of the {self.n_documents:,} texts has {config.min_ngram} neighbouring words "
-                "(letters, digits, underscores), so there are no terms; check that the right field "
-                "was read as text, or lower tfidf.min_ngram."
+                f"none of the {self.n_documents:,} texts has {config.min_ngram} neighbouring "
+                f"{units}, so there are no terms; check that the right field was read as text, or "
+                f"lower {name}.min_ngram."
             )
         rare = int((document_counts < config.min_df).sum())
         common = int((document_counts > most).sum())
         return (
             f"no term is left of {self.n_grams:,} in {self.n_documents:,} texts: {rare:,} occur in "
-            f"fewer than tfidf.min_df = {config.min_df} texts, {common:,} in more than "
-            f"tfidf.max_df = {config.max_df:g} of them ({most:g}); lower tfidf.min_df or raise "
-            "tfidf.max_df."
+            f"fewer than {name}.min_df = {config.min_df} texts, {common:,} in more than "
+            f"{name}.max_df = {config.max_df:g} of them ({most:g}); lower {name}.min_df or raise "
+            f"{name}.max_df."
         )
-
-
-def hash_table(hashes: Hashes, *, room: int = 0) -> Hashes:
-    """(size, 2) open addressing from a hash to its position in `hashes`, at most half full."""
-    size = 1 << max(4, (2 * max(len(hashes), room) - 1).bit_length())
-    table = np.zeros((size, 2), np.uint64)
-    fill_table(read_only(hashes), table)
-    return table

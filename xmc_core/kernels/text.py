@@ -1,28 +1,48 @@
-"""UTF-8 bytes to words, words to counted n-grams, all by 64-bit hashes.
+"""UTF-8 bytes to units, units to n-grams, all by 64-bit hashes.
 
-A word is a maximal run of word characters; an n-gram's hash is made of the hashes of its words, so
-no vocabulary of words is needed, and a text is read once. Two different n-grams of a corpus that
-has n may share a hash and are then one feature; the odds that this happens at all are n^2 / 2^65,
-1 in 370,000 for 10 million n-grams.
+A unit is a word or a character. An n-gram's hash is made of the hashes of its units, so no table
+of units is needed, and a text is read once. Two different n-grams of a corpus that has n may share
+a hash and are then one feature; the odds that this happens at all are n^2 / 2^64, 1 in 180,000 for
+10 million n-grams.
+
+Eight bytes are worked on at once as one little-endian number, which is what x86 and ARM have.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xmc_core.kernels._compile import inline_kernel, kernel
-from xmc_core.types import Bytes, Indices, Pointers
+from xmc_core.kernels.bits import lowest_bit
+from xmc_core.types import Bytes, Pointers
 
 Hashes = NDArray[np.uint64]
 
-# FNV-1a over a word's bytes, then the finaliser of MurmurHash3: FNV alone leaves the high bits of
-# short words almost equal.
-FNV_OFFSET = np.uint64(0xCBF29CE484222325)
-FNV_PRIME = np.uint64(0x100000001B3)
+WORD, SPACE = np.uint8(1), np.uint8(2)
+"""Classes of code points: part of a word; white space."""
+
+GROUP = 64
+"""Bytes that are looked at together. A block's text is followed by as many zero bytes at least."""
+
+# The finaliser of MurmurHash3.
 MIX_1 = np.uint64(0xFF51AFD7ED558CCD)
 MIX_2 = np.uint64(0xC4CEB9FE1A85EC53)
 HALF = np.uint64(33)
-LEFT_WORD = np.uint64(0x9E3779B97F4A7C15)
-ONE = np.uint64(1)
+
+LEFT_UNIT = np.uint64(0x9E3779B97F4A7C17)
+"""An n-gram's hash is a polynomial in this number, of its units' hashes. These are as good as
+random, so a multiplication and an addition are enough. It is 3 modulo 4: the differences between
+its powers, which tell apart a b from b a, then lose the fewest bits."""
+
+ZERO, ONE, THREE, SEVEN, EIGHT = (np.uint64(n) for n in (0, 1, 3, 7, 8))
+BITS, TOP_BIT, TOP_BYTE = (np.uint64(n) for n in (64, 63, 56))
+HIGH_BITS = np.uint64(0x8080808080808080)
+GATHER = np.uint64(0x0102040810204080)
+"""x * GATHER >> 56 puts the lowest bits of eight bytes side by side."""
+
+BLANK = np.int64(32)
+
+MAX_GRAM = 8
+"""An n-gram's place is its last unit * MAX_GRAM + its length - 1."""
 
 
 @inline_kernel
@@ -50,125 +70,262 @@ def _code_point(text: Bytes, i: int) -> tuple[np.int64, int]:
 
 
 @kernel
+def lower_into(
+    text: Bytes,  # (n,) valid UTF-8, a zero byte between documents
+    lowercase: bool,  # turn A-Z into a-z; other letters stay as they are
+    lowered: Bytes,  # (n + GROUP or more, a multiple of GROUP) out: the text, then zeros
+    in_word: Bytes,  # out: 1 for A-Z, a-z, 0-9 and _, 0 for all else; as long as `lowered`
+) -> None:
+    """Copy a text in lower case and say where its ASCII words are."""
+    n = text.shape[0]
+    # Without branches and tables, so that it becomes vector code.
+    for i in range(n):
+        c = text[i]
+        capital = (c >= 65) & (c <= 90)
+        lowered[i] = c + 32 if capital & lowercase else c
+        in_word[i] = capital | (c >= 97) & (c <= 122) | (c >= 48) & (c <= 57) | (c == 95)
+    lowered[n:] = 0
+    in_word[n:] = 0
+
+
+@kernel
+def find_letters_into(
+    text: Bytes,  # as lower_into leaves it
+    text_8: Hashes,  # the same memory, eight bytes at a time
+    classes: Bytes,  # (0x110000,) class of each code point
+    in_word: Bytes,  # in and out: 1 as well for the bytes of word characters beyond ASCII
+) -> None:
+    """Say where the letters and digits of other scripts are."""
+    i = 0
+    while i < text.shape[0]:
+        if text_8[i >> 3] & HIGH_BITS == ZERO:
+            i = (i | 7) + 1
+        elif text[i] < 0x80:
+            i += 1
+        else:
+            point, width = _code_point(text, i)
+            for j in range(i, i + width):
+                in_word[j] = classes[point] & WORD
+            i += width
+
+
+@kernel
+def find_ends_into(
+    text_8: Hashes,  # as lower_into leaves it
+    ends: Pointers,  # (n_documents,) out: the first zero bytes
+) -> None:
+    """Find where documents end."""
+    found = 0
+    for i in range(text_8.shape[0]):
+        # The high bit of each byte that is zero: no carry leaves a byte.
+        zeros = ~((text_8[i] & ~HIGH_BITS) + ~HIGH_BITS | text_8[i]) & HIGH_BITS
+        while zeros != ZERO:
+            if found == ends.shape[0]:
+                return
+            ends[found] = 8 * i + (lowest_bit(zeros) >> 3)
+            found += 1
+            zeros &= zeros - ONE
+
+
+@inline_kernel
+def _eight_bytes(text_8: Hashes, i: np.uint64) -> np.uint64:
+    """Bytes i .. i + 7."""
+    shift = (i & SEVEN) << THREE
+    low: np.uint64 = text_8[i >> THREE] >> shift
+    high: np.uint64 = text_8[(i >> THREE) + ONE] << ONE << (TOP_BIT - shift)
+    return low | high
+
+
+@kernel
 def find_words_into(
-    text: Bytes,  # valid UTF-8; a zero byte ends each document, the last one's included
-    is_word: Bytes,  # (0x110000,) 1 for the code points that words are made of
-    hashes: Hashes,  # out: hash of each word; half as long as `text` is enough
-    starts: Pointers,  # out: first byte of each word
-    ends: Pointers,  # out: byte after its last one
+    text_8: Hashes,  # as lower_into leaves it
+    in_word_8: Hashes,  # eight bytes of `in_word` at a time
+    document_ends: Pointers,  # (n_documents,)
+    words: Hashes,  # out: hash of each word; half as long as the text is enough
+    bounds: Pointers,  # out: first byte of each word and the byte after its last one, in turn
     document_words: Pointers,  # (n_documents + 1,) out: words of d are [d] : [d + 1]
 ) -> int:
     """Split a block of documents into words; returns their number."""
-    n_words = 0
+    n_bounds = 0
+    before = ZERO
+    for group in range(0, in_word_8.shape[0], 8):
+        mask = ZERO
+        for j in range(8):
+            mask |= (in_word_8[group + j] * GATHER >> TOP_BYTE) << np.uint64(8 * j)
+        # A bit where a word begins, and one behind its end.
+        edges = mask ^ (mask << ONE | before)
+        before = mask >> TOP_BIT
+        while edges != ZERO:
+            bounds[n_bounds] = 8 * group + lowest_bit(edges)
+            n_bounds += 1
+            edges &= edges - ONE
+
+    n_words = n_bounds // 2
     document = 0
     document_words[0] = 0
-    inside = False
-    h = FNV_OFFSET
-    i = 0
-    while i < text.shape[0]:
-        point, width = _code_point(text, i)
-        if is_word[point]:
-            if not inside:
-                inside = True
-                h = FNV_OFFSET
-                starts[n_words] = i
-            for j in range(i, i + width):
-                h = (h ^ np.uint64(text[j])) * FNV_PRIME
-        else:
-            if inside:
-                inside = False
-                hashes[n_words] = _mix(h)
-                ends[n_words] = i
-                n_words += 1
-            if point == 0:
-                document += 1
-                document_words[document] = n_words
-        i += width
+    for word in range(n_words):
+        while document_ends[document] < bounds[2 * word]:
+            document += 1
+            document_words[document] = word
+        i = np.uint64(bounds[2 * word])
+        end = np.uint64(bounds[2 * word + 1])
+        h = ZERO
+        while end - i > EIGHT:
+            h = _mix(h ^ _eight_bytes(text_8, i)) * LEFT_UNIT
+            i += EIGHT
+        spare = BITS - ((end - i) << THREE)
+        words[word] = _mix(h ^ (_eight_bytes(text_8, i) << spare) >> spare)
+    document_words[document + 1 :] = n_words
     return n_words
 
 
-@kernel
-def count_grams_into(
-    words: Hashes,  # (n_words,)
-    starts: Pointers,  # (n_words,)
-    ends: Pointers,  # (n_words,)
-    document_words: Pointers,  # (n_documents + 1,)
-    min_n: int,
-    max_n: int,
-    slots: Indices,  # scratch: a power of two, at least twice the n-grams of the largest document
-    grams: Hashes,  # out: hash of each distinct n-gram of each document, never 0
-    gram_starts: Pointers,  # out: where it first stands in the text
-    gram_ends: Pointers,  # out
-    counts: Indices,  # out: how often the document has it
-    document_grams: Pointers,  # (n_documents + 1,) out
+@inline_kernel
+def _put(
+    characters: Hashes, bounds: Pointers, n: int, point: np.int64, start: int, end: int
 ) -> int:
-    """Count the n-grams of each document, in order of appearance; returns how many there are."""
-    total = 0
-    document_grams[0] = 0
-    for document in range(document_words.shape[0] - 1):
-        first = document_words[document]
-        last = document_words[document + 1]
-        # A document's own table, as small as it can be: it stays in the fastest cache.
-        size = 4
-        while size < 2 * (last - first) * (max_n - min_n + 1):
-            size *= 2
-        mask = np.uint64(size - 1)
-        slots[:size] = -1
-        for i in range(first, last):
-            h = np.uint64(0)
-            for n in range(1, min(max_n, i - first + 1) + 1):
-                word = words[i - n + 1]
-                h = word if n == 1 else _mix(word * LEFT_WORD + h)
-                if n < min_n:
-                    continue
-                key = h if h != np.uint64(0) else ONE
-                p = key & mask
-                while True:
-                    known = slots[p]
-                    if known < 0:
-                        slots[p] = total - document_grams[document]
-                        grams[total] = key
-                        gram_starts[total] = starts[i - n + 1]
-                        gram_ends[total] = ends[i]
-                        counts[total] = 1
-                        total += 1
-                        break
-                    if grams[document_grams[document] + known] == key:
-                        counts[document_grams[document] + known] += 1
-                        break
-                    p = (p + ONE) & mask
-        document_grams[document + 1] = total
-    return total
+    characters[n] = _mix(np.uint64(point))
+    bounds[2 * n] = start
+    bounds[2 * n + 1] = end
+    return n + 1
 
 
 @kernel
-def copy_terms_into(
-    text: Bytes,
-    is_word: Bytes,  # (0x110000,)
-    starts: Pointers,  # (n_terms,) spans of `text`, from a first word to a last word
-    ends: Pointers,  # (n_terms,)
-    out: Bytes,  # out: as long as all spans together is enough
-    out_ends: Pointers,  # (n_terms,) out
+def find_characters_into(
+    text: Bytes,  # as lower_into leaves it
+    classes: Bytes,  # (0x110000,)
+    document_ends: Pointers,  # (n_documents,)
+    characters: Hashes,  # out: hash of each; as long as the text is enough
+    bounds: Pointers,  # out: first byte of each, byte after it; equal where it is a space put in
+    document_characters: Pointers,  # (n_documents + 1,) out: those of d are [d] : [d + 1]
 ) -> int:
-    """Copy n-grams, one space between words whatever stood there; returns the bytes written."""
+    """Split documents into characters, one space for two or more of white space; their number."""
     n = 0
-    for term in range(starts.shape[0]):
-        i = starts[term]
-        between = False
-        while i < ends[term]:
+    i = 0
+    document_characters[0] = 0
+    for document in range(document_ends.shape[0]):
+        blank = False
+        while i < document_ends[document]:
             point, width = _code_point(text, i)
-            if is_word[point]:
-                for j in range(i, i + width):
-                    out[n] = text[j]
-                    n += 1
-                between = False
-            elif not between:
-                out[n] = 32
-                n += 1
-                between = True
+            before = blank
+            blank = classes[point] & SPACE != 0
+            if blank and before:
+                _put(characters, bounds, n - 1, BLANK, i, i)
+            else:
+                n = _put(characters, bounds, n, point, i, i + width)
             i += width
-        out_ends[term] = n
+        document_characters[document + 1] = n
+        i += 1
     return n
+
+
+@kernel
+def find_padded_words_into(
+    text: Bytes,  # as lower_into leaves it
+    classes: Bytes,  # (0x110000,)
+    document_ends: Pointers,  # (n_documents,)
+    characters: Hashes,  # out: twice as long as the text and 2 is enough
+    bounds: Pointers,  # out: see find_characters_into
+    word_characters: Pointers,  # out: characters of word w are [w] : [w + 1]
+    document_words: Pointers,  # (n_documents + 1,) out
+) -> int:
+    """Split documents into what stands between white space, a space put before and after each;
+    returns the number of characters."""
+    n = 0
+    words = 0
+    i = 0
+    word_characters[0] = 0
+    document_words[0] = 0
+    for document in range(document_ends.shape[0]):
+        blank = True
+        while i <= document_ends[document]:
+            point, width = _code_point(text, i)
+            before = blank
+            blank = i == document_ends[document] or classes[point] & SPACE != 0
+            if blank != before:
+                n = _put(characters, bounds, n, BLANK, i, i)
+            if not blank:
+                n = _put(characters, bounds, n, point, i, i + width)
+            elif not before:
+                words += 1
+                word_characters[words] = n
+            i += width
+        document_words[document + 1] = words
+    return n
+
+
+@kernel
+def join_units_into(
+    units: Hashes,  # (n_units,)
+    span_units: Pointers,  # (n_spans + 1,) units of span s are [s] : [s + 1]
+    document_spans: Pointers,  # (n_documents + 1,) spans of document d are [d] : [d + 1]
+    min_n: int,
+    max_n: int,  # MAX_GRAM at most
+    short_ones: bool,  # a span with fewer than min_n units is an n-gram itself
+    grams: Hashes,  # out: hash of each n-gram, never 0; n_units * (max_n - min_n + 1) is enough
+    places: Pointers,  # out: last unit * MAX_GRAM + units - 1 of each, or empty
+    document_grams: Pointers,  # (n_documents + 1,) out: n-grams of d are [d] : [d + 1]
+) -> None:
+    """Hash the n-grams of each span, in the order of their last units, short ones first."""
+    n_grams = 0
+    document_grams[0] = 0
+    for document in range(document_grams.shape[0] - 1):
+        for span in range(document_spans[document], document_spans[document + 1]):
+            first = span_units[span]
+            last = span_units[span + 1]
+            least = min(min_n, last - first) if short_ones else min_n
+            for unit in range(first, last):
+                h = ZERO
+                for n in range(1, min(max_n, unit - first + 1) + 1):
+                    h = h * LEFT_UNIT + units[unit - n + 1]
+                    if n >= least:
+                        grams[n_grams] = h if h != ZERO else ONE
+                        if places.shape[0] > 0:
+                            places[n_grams] = unit * MAX_GRAM + n - 1
+                        n_grams += 1
+        document_grams[document + 1] = n_grams
+
+
+@kernel
+def grams_size(
+    bounds: Pointers,  # (2 * n_units,)
+    places: Pointers,  # (n,)
+    chosen: Pointers,  # (n_grams,) entries of `places`
+) -> int:
+    """Bytes that are enough for copy_grams_into."""
+    size = 0
+    for gram in chosen:
+        last = places[gram] // MAX_GRAM
+        first = last - places[gram] % MAX_GRAM
+        # An n-gram of characters may begin and end with a space that is not in the text.
+        size += bounds[2 * last + 1] - bounds[2 * first] + 2
+    return size
+
+
+@kernel
+def copy_grams_into(
+    text: Bytes,
+    bounds: Pointers,  # (2 * n_units,)
+    places: Pointers,  # (n,)
+    chosen: Pointers,  # (n_grams,) entries of `places`
+    words: bool,  # a space between two units
+    out: Bytes,  # out
+    out_ends: Pointers,  # (n_grams,) out
+) -> None:
+    """Copy the text of n-grams, one after the other."""
+    n = 0
+    for number in range(chosen.shape[0]):
+        last = places[chosen[number]] // MAX_GRAM
+        first = last - places[chosen[number]] % MAX_GRAM
+        for unit in range(first, last + 1):
+            start = bounds[2 * unit]
+            end = bounds[2 * unit + 1]
+            if (words and unit > first) or start == end:
+                out[n] = BLANK
+                n += 1
+            for i in range(start, end):
+                out[n] = text[i]
+                n += 1
+        out_ends[number] = n
 
 
 @kernel

@@ -1,153 +1,224 @@
-"""Hashed n-grams to feature numbers, counts to weights.
+"""Hashed n-grams to numbers, numbers to weighted rows.
 
-The table is open addressing over 16-byte slots (hash, number), so that a look-up in a table larger
-than the cache costs one miss. Hash 0 marks a free slot.
+The table is open addressing over slots of two words: the hash, 0 where the slot is free; and the
+number in the high half of the second, so that a look-up in a table larger than the cache costs one
+miss, which is asked for some look-ups ahead.
 """
 
 import numpy as np
 
 from xmc_core.kernels._compile import inline_kernel, kernel
+from xmc_core.kernels.bits import Words, lowest_bit
+from xmc_core.kernels.prefetch import prefetch
 from xmc_core.kernels.text import Hashes
-from xmc_core.types import Floats, Indices, Pointers
+from xmc_core.types import Doubles, Floats, Indices, Pointers
 
-ONE = np.uint64(1)
-FREE = np.uint64(0)
-NUMBER_BITS = np.uint64(32)
-LOW_BITS = np.uint64(0xFFFFFFFF)
+ZERO, ONE = np.uint64(0), np.uint64(1)
+HALF = np.uint64(32)
+LOW_HALF = np.uint64(0xFFFFFFFF)
+HIGH_HALF = np.uint64(0xFFFFFFFF00000000)
 
-MOST_RANKED = 128
-"""A row this short is sorted by counting how many keys are smaller: that is vector code without a
-branch, 15 to 20 ns per entry on titles against 35 of a quicksort (EPYC)."""
+AHEAD = 16
+"""So many look-ups before it is needed, a slot is asked for."""
 
 
 @inline_kernel
-def _slot(table: Hashes, key: np.uint64) -> np.uint64:
-    """The slot that holds `key`, or the free one where it belongs."""
-    mask = np.uint64(table.shape[0] - 1)
-    p = key & mask
-    while table[p, 0] != key and table[p, 0] != FREE:
-        p = (p + ONE) & mask
+def _slot(table: Hashes, mask: np.uint64, key: np.uint64) -> np.uint64:
+    """Where the slot that holds `key` begins, or the free one where it belongs."""
+    p = (key & mask) << ONE
+    while table[p] != key and table[p] != ZERO:
+        p = (p + ONE + ONE) & (mask << ONE)
     return p
 
 
 @kernel
 def fill_table(
     keys: Hashes,  # (n_terms,) distinct, none 0
-    table: Hashes,  # (size, 2) zeros; size is a power of two above n_terms
+    table: Hashes,  # (2 * slots,) zeros; slots is a power of two above n_terms
 ) -> None:
     """Number the keys by their position."""
+    mask = np.uint64(table.shape[0] // 2 - 1)
     for number in range(keys.shape[0]):
-        p = _slot(table, keys[number])
-        table[p, 0] = keys[number]
-        table[p, 1] = np.uint64(number)
+        p = _slot(table, mask, keys[number])
+        table[p] = keys[number]
+        table[p + ONE] = np.uint64(number) << HALF
+
+
+@kernel
+def refill_table(
+    old: Hashes,  # (2 * fewer slots,)
+    table: Hashes,  # (2 * slots,) zeros
+) -> None:
+    """Move all slots into a larger table: both are walked from front to back."""
+    mask = np.uint64(table.shape[0] // 2 - 1)
+    for slot in range(old.shape[0] // 2):
+        if old[2 * slot] != ZERO:
+            p = _slot(table, mask, old[2 * slot])
+            table[p] = old[2 * slot]
+            table[p + ONE] = old[2 * slot + 1]
 
 
 @kernel
 def learn_grams_into(
-    grams: Hashes,  # (n,) those of one document after the other, each document's distinct
-    table: Hashes,  # (size, 2) size is at least twice n_terms + n
-    keys: Hashes,  # in and out: hash of each term so far; room for n more
-    document_counts: Pointers,  # in and out: documents that have it, likewise
+    grams: Hashes,  # (n,)
+    document_grams: Pointers,  # (n_documents + 1,) n-grams of document d are [d] : [d + 1]
+    start: int,  # the n-gram to go on with
+    documents: int,  # how many came in earlier blocks
+    table: Hashes,  # in and out: the low half of a slot's second word is the term's last document
+    keys: Hashes,  # (room,) in and out: hash of each term; the table has at least 2 * room slots
+    document_counts: Indices,  # (room,) in and out: documents that have the term
     n_terms: int,
     min_count: int,
     numbers: Indices,  # (n,) out: number of each n-gram, in order of first appearance
     ripe: Pointers,  # (n,) out: positions where a term is met in its min_count-th document
-) -> tuple[int, int]:
-    """Take a block of documents into the vocabulary; returns its terms and ripe terms."""
-    n_ripe = 0
-    for i in range(grams.shape[0]):
-        p = _slot(table, grams[i])
-        if table[p, 0] == FREE:
-            table[p, 0] = grams[i]
-            table[p, 1] = np.uint64(n_terms)
-            keys[n_terms] = grams[i]
-            document_counts[n_terms] = 0
-            n_terms += 1
-        number = np.int64(table[p, 1])
-        numbers[i] = number
-        document_counts[number] += 1
-        if document_counts[number] == min_count:
-            ripe[n_ripe] = i
-            n_ripe += 1
-    return n_terms, n_ripe
+    n_ripe: int,
+) -> tuple[int, int, int]:
+    """Take n-grams into the vocabulary until all are in or there is no more room.
+
+    Returns how far it came, the number of terms, and that of ripe terms.
+    """
+    mask = np.uint64(table.shape[0] // 2 - 1)
+    n = grams.shape[0]
+    for document in range(document_grams.shape[0] - 1):
+        if document_grams[document + 1] <= start:
+            continue
+        stamp = np.uint64(documents + document + 1) & LOW_HALF
+        for i in range(max(start, document_grams[document]), document_grams[document + 1]):
+            prefetch(table, np.int64(grams[min(i + AHEAD, n - 1)] & mask) * 2)
+            p = _slot(table, mask, grams[i])
+            if table[p] == ZERO:
+                if n_terms == keys.shape[0]:
+                    return i, n_terms, n_ripe
+                table[p] = grams[i]
+                table[p + ONE] = np.uint64(n_terms) << HALF
+                keys[n_terms] = grams[i]
+                document_counts[n_terms] = 0
+                n_terms += 1
+            value = table[p + ONE]
+            number = np.int64(value >> HALF)
+            numbers[i] = number
+            # Whether the document has had the term is hard to foresee, so there is no branch.
+            is_first = np.int32((value & LOW_HALF) != stamp)
+            table[p + ONE] = (value & HIGH_HALF) | stamp
+            document_counts[number] += is_first
+            if is_first & np.int32(document_counts[number] == min_count):
+                ripe[n_ripe] = i
+                n_ripe += 1
+    return n, n_terms, n_ripe
 
 
 @kernel
 def look_up_into(
     grams: Hashes,  # (n,)
-    table: Hashes,  # (size, 2)
+    table: Hashes,  # (2 * slots,)
     numbers: Indices,  # (n,) out: -1 for an unknown n-gram
 ) -> None:
     """Find the numbers of hashed n-grams."""
-    for i in range(grams.shape[0]):
-        p = _slot(table, grams[i])
-        numbers[i] = -1 if table[p, 0] == FREE else np.int64(table[p, 1])
+    mask = np.uint64(table.shape[0] // 2 - 1)
+    n = grams.shape[0]
+    for i in range(n):
+        prefetch(table, np.int64(grams[min(i + AHEAD, n - 1)] & mask) * 2)
+        p = _slot(table, mask, grams[i])
+        numbers[i] = -1 if table[p] == ZERO else np.int64(table[p + ONE] >> HALF)
 
 
 @kernel
-def count_known_into(
-    pointer: Pointers,  # (n_rows + 1,)
-    numbers: Indices,  # (nnz,) -1 for what is left out
-    out: Pointers,  # (n_rows,) out: entries that stay
-) -> None:
-    """Count what stays of each row."""
-    for row in range(pointer.shape[0] - 1):
-        known = 0
-        for i in range(pointer[row], pointer[row + 1]):
-            known += numbers[i] >= 0
-        out[row] = known
-
-
-@inline_kernel
-def _sorted(keys: Hashes) -> Hashes:
-    """Sort distinct keys."""
-    if keys.shape[0] > MOST_RANKED:
-        keys.sort()
-        return keys
-    out = np.empty_like(keys)
-    for i in range(keys.shape[0]):
-        rank = 0
-        for j in range(keys.shape[0]):
-            rank += keys[j] < keys[i]
-        out[rank] = keys[i]
-    return out
+def order_by_count_into(
+    counts: Indices,  # (n,) 0 or more
+    least: int,
+    most: int,
+    order: Indices,  # out: positions of counts between these, larger counts first; (n,) is enough
+) -> int:
+    """Sort positions by falling count, equal ones as they stand; returns how many there are."""
+    places = np.zeros(max(most - least, 0) + 2, np.int64)
+    for i in range(counts.shape[0]):
+        if least <= counts[i] <= most:
+            places[most - counts[i] + 1] += 1
+    for i in range(1, places.shape[0]):
+        places[i] += places[i - 1]
+    n = int(places[-1])
+    for i in range(counts.shape[0]):
+        if least <= counts[i] <= most:
+            order[places[most - counts[i]]] = i
+            places[most - counts[i]] += 1
+    return n
 
 
 @kernel
 def weigh_rows_into(
-    pointer: Pointers,  # (n_rows + 1,) rows of `numbers` and `counts`
-    numbers: Indices,  # (nnz,) feature, or -1 for what is left out
-    counts: Indices,  # (nnz,)
+    row_grams: Pointers,  # (n_rows + 1,) n-grams of row r are [r] : [r + 1]
+    numbers: Indices,  # (n,) of each n-gram, -1 for an unknown one
+    features: Indices,  # feature of each number, -1 for one left out; empty: the number itself
     idf: Floats,  # (n_features,)
     sublinear: bool,
-    out_pointer: Pointers,  # (n_rows + 1,) rows of the result, as counted by count_known_into
-    out_indices: Indices,  # out: ascending within a row
-    out_values: Floats,  # out: unit length
+    logs: Doubles,  # 1 + ln tf of small tf
+    tally: Indices,  # (n_features,) scratch: zeros, and zeros again at the end
+    seen: Words,  # scratch, likewise: a bit for each feature
+    seen_words: Words,  # scratch, likewise: a bit for each word of `seen`
+    pointer: Pointers,  # (n_rows + 1,) out
+    indices: Indices,  # out: ascending within a row; (n,) is enough
+    values: Floats,  # out: rows of unit length
 ) -> None:
-    """tf-idf of a block of rows."""
-    for row in range(pointer.shape[0] - 1):
-        start = out_pointer[row]
-        size = out_pointer[row + 1] - start
-        # Feature and count in one number: sorting it sorts both.
-        packed = np.empty(size, np.uint64)
-        n = 0
-        for i in range(pointer[row], pointer[row + 1]):
-            if numbers[i] >= 0:
-                packed[n] = np.uint64(numbers[i]) << NUMBER_BITS | np.uint64(counts[i])
-                n += 1
-        packed = _sorted(packed)
+    """Count the features of each row, and weigh them by tf-idf.
 
+    Rows are sorted by setting a bit for each feature and reading the bits in order.
+    """
+    n = 0
+    pointer[0] = 0
+    for row in range(row_grams.shape[0] - 1):
+        for i in range(row_grams[row], row_grams[row + 1]):
+            feature = numbers[i]
+            if features.shape[0] > 0 and feature >= 0:
+                feature = features[feature]
+            if feature >= 0:
+                tally[feature] += 1
+                seen[feature >> 6] |= ONE << np.uint64(feature & 63)
+                seen_words[feature >> 12] |= ONE << np.uint64((feature >> 6) & 63)
         squares = 0.0
-        for i in range(size):
-            feature = np.int64(packed[i] >> NUMBER_BITS)
-            count = np.float64(packed[i] & LOW_BITS)
-            if sublinear and count > 1.0:
-                count = 1.0 + np.log(count)
-            value = count * idf[feature]
-            squares += value * value
-            out_indices[start + i] = feature
-            out_values[start + i] = value
+        for group in range(seen_words.shape[0]):
+            words = seen_words[group]
+            seen_words[group] = ZERO
+            while words != ZERO:
+                word = 64 * group + lowest_bit(words)
+                words &= words - ONE
+                bits = seen[word]
+                seen[word] = ZERO
+                while bits != ZERO:
+                    feature = 64 * word + lowest_bit(bits)
+                    bits &= bits - ONE
+                    count = tally[feature]
+                    tally[feature] = 0
+                    weight = np.float64(count)
+                    if sublinear:
+                        weight = logs[count] if count < logs.shape[0] else 1.0 + np.log(weight)
+                    value = weight * idf[feature]
+                    squares += value * value
+                    indices[n] = feature
+                    values[n] = value
+                    n += 1
+        pointer[row + 1] = n
         if squares > 0.0:
             scale = 1.0 / np.sqrt(squares)
-            for i in range(start, start + size):
-                out_values[i] *= scale
+            for i in range(pointer[row], n):
+                values[i] *= scale
+
+
+@kernel
+def place_rows_into(
+    pointer: Pointers,  # (n_rows + 1,)
+    indices: Indices,
+    values: Floats,
+    column: int,  # added to the column numbers
+    scales: Floats,  # (n_rows,) of the values
+    ends: Pointers,  # (n_rows,) in and out: end of what the rows of the result hold so far
+    out_indices: Indices,  # out
+    out_values: Floats,  # out
+) -> None:
+    """Put rows to the right of what other rows hold."""
+    for row in range(ends.shape[0]):
+        n = ends[row]
+        for i in range(pointer[row], pointer[row + 1]):
+            out_indices[n] = indices[i] + column
+            out_values[n] = values[i] * scales[row]
+            n += 1
+        ends[row] = n

@@ -1,0 +1,94 @@
+"""The terms that became features, and the rows that they make."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from xmc_core.config import TfidfBlock
+from xmc_core.features.blocks import Rows
+from xmc_core.features.tokens import GramBatch
+from xmc_core.kernels.arguments import read_only
+from xmc_core.kernels.bits import Words
+from xmc_core.kernels.text import Hashes
+from xmc_core.kernels.tfidf import fill_table, look_up_into, weigh_rows_into
+from xmc_core.types import Bytes, Floats, Indices, Pointers
+
+TERM_ARRAYS = ("hashes", "idf", "utf8", "ends")
+"""What a saved block consists of."""
+
+LOGS = 1.0 + np.log(np.maximum(np.arange(256.0), 1.0))
+EVERY_NUMBER = np.empty(0, np.int32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TermBlock:
+    """The terms of one block of columns, in the order of their features."""
+
+    config: TfidfBlock
+
+    hashes: Hashes
+    """(n_features,) 64-bit hash of each term. Terms are recognised by it alone: see the odds of a
+    collision in xmc_core.kernels.text."""
+
+    idf: Floats
+    """(n_features,)."""
+
+    utf8: Bytes
+    """Their text, one after the other."""
+
+    ends: Pointers
+    """(n_features,) where each ends in `utf8`."""
+
+    _table: Hashes = field(init=False, repr=False)
+
+    _scratch: list[tuple[Indices, Words, Words]] = field(init=False, repr=False)
+    """Kept from call to call, one for each thread that was ever in `weigh`: all zeros."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_table", hash_table(self.hashes))
+        object.__setattr__(self, "_scratch", [])
+
+    @property
+    def n_features(self) -> int:
+        return len(self.hashes)
+
+    def terms(self) -> list[str]:
+        """The n-gram of each feature."""
+        text = self.utf8.tobytes()
+        ends = self.ends.tolist()
+        return [text[a:b].decode("utf-8") for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+
+    def rows(self, grams: GramBatch) -> Rows:
+        """tf-idf of a batch of documents; unknown n-grams are left out."""
+        numbers = np.empty(len(grams.hashes), np.int32)
+        look_up_into(grams.hashes, self._table, numbers)
+        return self.weigh(grams.documents, numbers, EVERY_NUMBER)
+
+    def weigh(self, documents: Pointers, numbers: Indices, features: Indices) -> Rows:
+        """tf-idf of numbered n-grams; features[number] is the feature, or `features` is empty."""
+        try:
+            scratch = self._scratch.pop()
+        except IndexError:
+            n = self.n_features
+            scratch = (
+                np.zeros(n, np.int32),
+                np.zeros((n >> 6) + 1, np.uint64),
+                np.zeros((n >> 12) + 1, np.uint64),
+            )
+        pointer = np.empty(len(documents), np.int64)
+        indices = np.empty(len(numbers), np.int32)
+        values = np.empty(len(numbers), np.float32)
+        weigh_rows_into(
+            documents, numbers, features, read_only(self.idf), self.config.sublinear, LOGS,
+            *scratch, pointer, indices, values,
+        )  # fmt: skip
+        self._scratch.append(scratch)
+        return pointer, indices[: pointer[-1]].copy(), values[: pointer[-1]].copy()
+
+
+def hash_table(hashes: Hashes) -> Hashes:
+    """Open addressing from a hash to its position in `hashes`, at most half full."""
+    slots = 1 << max(4, (2 * len(hashes) - 1).bit_length())
+    table = np.zeros(2 * slots, np.uint64)
+    fill_table(read_only(hashes), table)
+    return table
