@@ -289,6 +289,11 @@ class DisentangleConfig:
     rounds: int = 1
     """Train, reassign, train again: so many times."""
 
+    in_rankers: bool = True
+    """Whether the final rankers' tree is disentangled, too. Where the beam is wide enough to reach
+    most clusters anyway, a second one costs more than it gives (docs/log.md); the stage
+    disentangled_tree shows both in the report."""
+
     beam_size: int = 10
     """Clusters per training row that the assignment counts."""
 

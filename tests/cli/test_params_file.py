@@ -7,7 +7,13 @@ import pytest
 import yaml
 
 from tests.cli.conftest import PARAMS
-from xmc_core.cli.params_file import add_dataset, check_name, has_dataset, preset_of
+from xmc_core.cli.params_file import (
+    add_dataset,
+    check_name,
+    has_dataset,
+    preset_of,
+    set_parameters,
+)
 from xmc_core.errors import ConfigError
 
 PROJECT = Path(__file__).parents[2]
@@ -127,3 +133,39 @@ def test_letters_digits_and_dashes_make_a_name(name: str):
 def test_what_is_no_folder_partition_and_yaml_key_is_no_name(name: str):
     with pytest.raises(ConfigError, match="cannot be a data set's name: use letters, digits"):
         check_name(name)
+
+
+def test_a_section_of_the_preset_is_written_out_with_the_change():
+    after = set_parameters(PARAMS, "here", {"tree.branching": 5, "rankers.tail": 0.1})
+    assert added_lines(PARAMS, after) == [
+        "    tree: {branching: 5, max_leaf_size: 8}",
+        "    rankers: {tail: 0.1}",
+    ]
+    assert yaml.safe_load(after)["settings"]["here"]["tree"] == {"branching": 5, "max_leaf_size": 8}
+    assert yaml.safe_load(after)["presets"] == yaml.safe_load(PARAMS)["presets"]
+
+
+def test_a_section_that_was_written_before_is_replaced():
+    once = set_parameters(PARAMS, "here", {"tree.branching": 5})
+    twice = set_parameters(once, "here", {"tree.max_leaf_size": 9})
+    assert yaml.safe_load(twice)["settings"]["here"]["tree"] == {"branching": 5, "max_leaf_size": 9}
+    assert twice.count("\n") == once.count("\n")
+
+
+def test_the_projects_own_settings_can_be_changed():
+    text = (PROJECT / "params.yaml").read_text()
+    after = set_parameters(text, "python-api", {"rankers.cost_negative": 4.0})
+    before = yaml.safe_load(text)["settings"]["python-api"]["rankers"]
+    found = yaml.safe_load(after)["settings"]["python-api"]["rankers"]
+    assert found == {**before, "cost_negative": 4.0}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    ["settings: { here: {} }", "settings:\n  here:\n    tree:\n      branching: 4", "settings: {}"],
+    ids=["in braces", "a section over several lines", "no such data set"],
+)
+def test_what_cannot_be_changed_safely_is_left_to_the_user(settings: str):
+    text = PARAMS[: PARAMS.index("settings:")] + settings + "\n"
+    with pytest.raises(ConfigError, match=r"set these under settings.here yourself: tree.branch"):
+        set_parameters(text, "here", {"tree.branching": 5})

@@ -218,6 +218,33 @@ def test_a_tree_that_cannot_be_shown_is_said(
     assert words in result.err
 
 
+def test_tune_chooses_settings_and_writes_them_down(
+    finished: Path, on_finished: Command, monkeypatch: pytest.MonkeyPatch
+):
+    params = finished / "params.yaml"
+    before = params.read_text()
+    result = on_finished("tune", "here", "--metric", "P@1", "--metric", "PSP@3")
+    assert result.code == 0
+    assert "as they are" in result.out
+    assert "PSP@3" in result.out
+    assert params.read_text() == before
+
+    search = (("rankers.cost", (1e-9, 1.0)),)
+    monkeypatch.setattr("xmc_core.models.tuning.SEARCH", search)
+    params.write_text(before.replace("    tree: { b", "    rankers: { cost: 1e-9 }\n    tree: { b"))
+    result = on_finished("tune", "here", "--write", "--quiet")
+    assert "Best: rankers.cost=[1.0]" in result.out
+    assert "settings.here changed" in result.out
+    assert "    rankers: {cost: [1.0]}\n" in params.read_text()
+    params.write_text(before)
+
+
+def test_tune_needs_the_features(xmc: Command):
+    result = xmc("tune", "here")
+    assert result.code == 2
+    assert "run the stage `tfidf_features` first" in result.err
+
+
 def test_train_ends_with_the_models_folder(xmc: Command, project: Path):
     write_documents(project / "data" / "raw" / "here" / "train.jsonl", small_documents())
     result = xmc("train", "-d", "here", "-q")

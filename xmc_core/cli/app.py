@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from xmc_core import __version__
-from xmc_core.cli import data, doctor, pipeline, prediction, tree, warmup
+from xmc_core.cli import data, doctor, pipeline, prediction, tree, tune, warmup
 from xmc_core.errors import XmcError
 
 WAYS_OUT = {
@@ -67,6 +67,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data", rich_help_panel="Data")
 app.command(rich_help_panel="Pipeline")(pipeline.run)
 app.command(rich_help_panel="Pipeline")(pipeline.train)
+app.command(rich_help_panel="Pipeline")(tune.tune)
 app.command(rich_help_panel="Models")(prediction.predict)
 app.command(rich_help_panel="Models")(prediction.evaluate)
 app.command(rich_help_panel="Models")(tree.tree)

@@ -1,11 +1,12 @@
-"""Adding a data set to params.yaml without disturbing what people wrote there.
+"""Adding a data set to params.yaml, or changing its settings, without disturbing what people wrote.
 
 The file is edited as text: a YAML library would lose comments or re-flow lines. Afterwards the
-result is read as YAML and compared with what was there plus the addition; if that is not what came
-out, nothing is written and the user is told what to add.
+result is read as YAML and compared with what was there plus the change; if that is not what came
+out, nothing is written and the user is told what to write.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -80,6 +81,70 @@ def add_dataset(text: str, name: str, preset: str) -> str:
             "{source: files}}` under `settings:`."
         )
     return after
+
+
+def set_parameters(text: str, name: str, changes: Mapping[str, Any]) -> str:
+    """The text of params.yaml with parameters of a data set changed: {"rankers.tail": 0.1}.
+
+    A section that the data set takes from its preset is written out in its own settings, one line
+    a section. Raises ConfigError if the file is written in a way that cannot be changed safely.
+    """
+    before: dict[str, Any] = yaml.safe_load(text) or {}
+    own = (before.get("settings") or {}).get(name) or {}
+    sections: dict[str, dict[str, Any]] = {}
+    for parameter, value in changes.items():
+        section, _, last = parameter.partition(".")
+        sections.setdefault(section, dict(own.get(section) or {}))[last] = value
+
+    lines = text.splitlines()
+    for section, values in sections.items():
+        flow = yaml.safe_dump(values, default_flow_style=True, sort_keys=False, width=10**6)
+        _put_section(lines, name, section, flow.strip())
+    after = "\n".join(lines) + "\n"
+    wanted = {**before, "settings": {**before["settings"], name: {**own, **sections}}}
+    try:
+        found = yaml.safe_load(after)
+    except yaml.YAMLError:
+        found = None
+    if found != wanted:
+        listed = ", ".join(f"{parameter}: {value}" for parameter, value in changes.items())
+        raise ConfigError(
+            "params.yaml is written in a way that cannot be changed safely; set these under "
+            f"settings.{name} yourself: {listed}."
+        )
+    return after
+
+
+def _put_section(lines: list[str], name: str, section: str, flow: str) -> None:
+    """Replace the line of a data set's section, or add it behind the data set's last line."""
+    settings = next((n for n, line in enumerate(lines) if re.match(r"settings\s*:", line)), -1)
+    start = next(
+        (
+            n
+            for n, line in enumerate(lines)
+            if n > settings and re.match(rf"\s+{re.escape(name)}\s*:\s*(#.*)?$", line)
+        ),
+        None,
+    )
+    if settings < 0 or start is None:
+        return  # what comes out is then not what was wanted
+    outer = len(_indent([lines[start]]))
+    last = start
+    for number in range(start + 1, len(lines)):
+        line = lines[number]
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if len(_indent([line])) <= outer:
+            break
+        last = number
+    indent = _indent(lines[start + 1 : last + 1]) if last > start else " " * (outer + 2)
+    new = f"{indent}{section}: {flow}"
+    for number in range(start + 1, last + 1):
+        if re.match(rf"{indent}{re.escape(section)}\s*:", lines[number]):
+            if re.search(r":\s*\{.*\}\s*(#.*)?$", lines[number]):
+                lines[number] = new
+            return  # spread over several lines: left as it is
+    lines.insert(last + 1, new)
 
 
 def preset_of(text: str, name: str) -> str | None:

@@ -243,8 +243,8 @@ def train_xr_linear(
         A stored nonzero says that the label applies.
     tree
         The tree to train on, as it is. Without one, it is grown on `label_features` and, if
-        `disentangle.max_clusters` is above 1, labels are given their clusters anew after
-        training, `disentangle.rounds` times.
+        `disentangle.max_clusters` is above 1 and `disentangle.in_rankers` holds, labels are given
+        their clusters anew after training, `disentangle.rounds` times.
     label_features : (n_labels, any)
         What to grow the tree on, such as xmc_core.features.label_features.label_features; by
         default the centroid of each label's rows.
@@ -291,7 +291,8 @@ def train_xr_linear(
             )
     tree = build_label_tree(features, config.tree, config.n_threads)
     model = _train(X, Y, tree, config, given, report)
-    if config.disentangle.max_clusters > 1 and tree.n_leaves > 1:
+    several = config.disentangle.in_rankers and config.disentangle.max_clusters > 1
+    if several and tree.n_leaves > 1:
         for _ in range(config.disentangle.rounds):
             model = disentangled(model, X, Y, report=report, given=given)
     return model

@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.sparse import csr_array
+
+from xmc_core.config import Config
+from xmc_core.errors import ConfigError, DataError, ShapeError
+from xmc_core.models import train_xr_linear, tuning
+from xmc_core.models.tuning import SEARCH, tune
+
+CONFIG = Config().replace(
+    **{
+        "tree.max_leaf_size": 4,
+        "tree.branching": 4,
+        "rankers.relevance": "l1",
+        "rankers.negatives": [["teacher_forcing"], ["teacher_forcing", "matcher_aware"]],
+        "inference.post_processor": ["l3-hinge", "none"],
+    }
+)
+
+
+@pytest.fixture(scope="module", name="data")
+def rows():
+    """Every row shows the features of its labels, and noise."""
+    rng = np.random.default_rng(2)
+    Y = (rng.random((240, 24)) < 0.1).astype(np.float32)
+    shown = Y @ (rng.random((24, 60)) < 0.12)
+    X = shown + (rng.random((240, 60)) < 0.15)
+    return csr_array(X.astype(np.float32)), csr_array(Y)
+
+
+def test_the_best_of_all_trials_is_chosen(data):
+    tuned = tune(*data, CONFIG)
+    scores = [trial.score for trial in tuned.trials]
+    assert tuned.trials[0].changes == {}
+    best = tuned.trials[int(np.argmax(scores))]
+    assert best.changes == tuned.changes
+    assert tuned.config == CONFIG.replace(**tuned.changes)
+    assert len({str(trial.changes) for trial in tuned.trials}) == len(tuned.trials)
+
+
+def test_a_setting_that_learns_nothing_is_left(data, monkeypatch):
+    monkeypatch.setattr(tuning, "SEARCH", (("rankers.cost", (1e-7, 5.0)),))
+    start = CONFIG.replace(**{"rankers.cost": 1e-7})
+    tuned = tune(*data, start)
+    assert tuned.changes == {"rankers.cost": (5.0,)} or tuned.changes == {"rankers.cost": [5.0]}
+    assert tuned.trials[1].score > tuned.trials[0].score + 10
+
+
+def test_a_score_is_that_of_a_model_trained_on_the_other_rows(data, monkeypatch):
+    monkeypatch.setattr(tuning, "SEARCH", ())
+    X, Y = data
+    trial = tune(X, Y, CONFIG, metrics=("P@1",), share=0.25).trials[0]
+    order = np.random.default_rng(CONFIG.seed).permutation(X.shape[0])
+    valid, train = np.sort(order[:60]), np.sort(order[60:])
+    model = train_xr_linear(X[train], Y[train], CONFIG)
+    best = model.predict(X[valid], top_k=1).labels[:, 0]
+    hits = Y[valid].toarray()[np.arange(60), best]
+    assert_allclose(trial.score, 100 * hits.mean(), rtol=1e-6)
+
+
+def test_settings_of_the_search_alone_take_no_training(data, monkeypatch):
+    trained = []
+
+    def counting(*arguments, **keywords):
+        trained.append(arguments)
+        return train_xr_linear(*arguments, **keywords)
+
+    monkeypatch.setattr(tuning, "train_xr_linear", counting)
+    monkeypatch.setattr(tuning, "SEARCH", SEARCH[:1])
+    tuned = tune(*data, CONFIG)
+    assert len(tuned.trials) == 4
+    assert len(trained) == 1
+
+
+def test_the_same_seed_gives_the_same_trials(data):
+    alone = tune(*data, CONFIG.replace(n_threads=1))
+    together = tune(*data, CONFIG.replace(n_threads=2))
+    assert alone.trials == together.trials
+    assert alone.changes == together.changes
+
+
+def test_rows_above_the_limit_are_not_looked_at(data, monkeypatch):
+    monkeypatch.setattr(tuning, "SEARCH", ())
+    X, Y = data
+    some = tune(X, Y, CONFIG, max_rows=100).trials
+    order = np.random.default_rng(CONFIG.seed).permutation(X.shape[0])
+    others = order[100:]
+    changed = Y.tolil()
+    changed[others] = 0
+    assert tune(X, csr_array(changed), CONFIG, max_rows=100).trials == some
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"metrics": ("P@7",)}, ConfigError, r"no metric 'P@7'; known: P@1, "),
+        ({"max_rows": 3}, DataError, r"240 rows are too few to hold 14% of them out"),
+    ],
+)
+def test_what_cannot_be_tuned_is_said(data, change, error, words):
+    with pytest.raises(error, match=words):
+        tune(*data, CONFIG, **change)
+
+
+def test_rows_must_be_the_same(data):
+    with pytest.raises(ShapeError, match=r"X has 240 rows but Y has 239"):
+        tune(data[0], data[1][:-1], CONFIG)

@@ -1,0 +1,202 @@
+"""Settings chosen on a validation split of the training rows.
+
+No single setting wins on every set: EUR-Lex titles (6.5 labels a row, 27 rows a label) want heavy
+negatives and rank labels by their own margin, library catalogues (2.3 and 4) want the opposite
+(docs/log.md). A handful of settings, tried one after the other, tells which kind a set is of.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from xmc_core.config import Config, to_mapping
+from xmc_core.errors import ConfigError, DataError, ShapeError
+from xmc_core.metrics import evaluate
+from xmc_core.models.xr_linear import XRLinear, train_xr_linear
+from xmc_core.reporting import SILENT, Reporter
+from xmc_core.types import SparseRows
+
+METRICS = ("P@1", "P@3", "P@5")
+
+SEARCH: tuple[tuple[str, tuple[Any, ...]], ...] = (
+    ("inference.path_weight", (0.0, 0.02, 0.05, 0.1)),
+    ("rankers.cost_negative", (1.0, 2.0, 4.0)),
+    ("rankers.tail", (0.0, 0.1)),
+    ("inference.beam_size", (50, 100)),
+    ("inference.path_weight", (0.0, 0.02, 0.05, 0.1)),
+)
+"""Parameters in the order in which they are decided, with the values that are tried of each."""
+
+NO_TRAINING = frozenset({"inference.path_weight"})
+"""Parameters that a trained model can be asked again with."""
+
+MAX_ROWS = 100_000
+"""Larger sets are tuned on a sample of so many rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One setting and what it came to on the validation rows."""
+
+    changes: dict[str, Any]
+    """Parameters that differ from the config that tuning started from."""
+
+    score: float
+    """Mean of the metrics, percent."""
+
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """The best config, and every trial in order."""
+
+    config: Config
+    changes: dict[str, Any]
+    trials: tuple[Trial, ...]
+
+
+def tune(
+    X: SparseRows,
+    Y: SparseRows,
+    config: Config,
+    *,
+    metrics: Sequence[str] = METRICS,
+    share: float = 1 / 7,
+    max_rows: int = MAX_ROWS,
+    label_features: SparseRows | None = None,
+    report: Reporter = SILENT,
+) -> Tuned:
+    """Choose settings of XR-Linear, one parameter after the other (`SEARCH`).
+
+    Each value of a parameter is tried with the best values so far of all others; a parameter
+    that takes training costs one for each of its values but the present one, six in all.
+
+    Parameters
+    ----------
+    X : (n_samples, n_features)
+    Y : (n_samples, n_labels)
+        Training rows; test rows must play no part in a choice of settings.
+    config
+        Where to start, and everything that is not searched. `seed` draws the split.
+    metrics
+        Names that `evaluate` knows; settings are judged by their mean.
+    share
+        Of the rows, held out for validation.
+    label_features : (n_labels, any)
+        What to grow trees on; see `train_xr_linear`.
+
+    Raises
+    ------
+    ShapeError
+        If X and Y have different numbers of rows.
+    DataError
+        If there are too few rows to hold some out.
+    ConfigError
+        If a metric does not exist.
+    """
+    split = _split(X, Y, share, max_rows, config.seed)
+    trials: list[Trial] = []
+    models: list[tuple[Config, XRLinear]] = []  # the last one trained
+    start = to_mapping(config)
+
+    def score(candidate: Config) -> float:
+        if not models or _training_settings(models[0][0]) != _training_settings(candidate):
+            model = train_xr_linear(
+                split.X_train, split.Y_train, candidate, label_features=label_features
+            )
+            models[:] = [(candidate, model)]
+        trial = _judge(replace(models[0][1], config=candidate), split, metrics, start)
+        trials.append(trial)
+        report.message(f"{_named(trial.changes)}: {trial.score:.2f} ({_named(trial.metrics)})")
+        return trial.score
+
+    best, best_score = config, score(config)
+    tried = {str(to_mapping(config))}
+    for number, (name, values) in enumerate(SEARCH):
+        report.message(f"{name} ({number + 1} of {len(SEARCH)} searches)")
+        for candidate in _candidates(best, name, values):
+            if str(to_mapping(candidate)) in tried:
+                continue
+            tried.add(str(to_mapping(candidate)))
+            candidate_score = score(candidate)
+            if candidate_score > best_score:
+                best, best_score = candidate, candidate_score
+    return Tuned(best, _changes(start, to_mapping(best)), tuple(trials))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Split:
+    X_train: SparseRows
+    Y_train: SparseRows
+    X_valid: SparseRows
+    Y_valid: SparseRows
+
+
+def _split(X: SparseRows, Y: SparseRows, share: float, max_rows: int, seed: int) -> _Split:
+    n_samples = X.shape[0]
+    if Y.shape[0] != n_samples:
+        raise ShapeError(
+            f"X has {n_samples:,} rows but Y has {Y.shape[0]:,}; "
+            "both must hold the same samples in the same order."
+        )
+    rows = np.random.default_rng(seed).permutation(n_samples)[:max_rows]
+    n_valid = int(len(rows) * share)
+    if n_valid < 1 or len(rows) - n_valid < 2:
+        raise DataError(f"{n_samples:,} rows are too few to hold {share:.0%} of them out.")
+    valid, train = np.sort(rows[:n_valid]), np.sort(rows[n_valid:])
+    X, Y = csr_array(X), csr_array(Y)
+    return _Split(X[train], Y[train], X[valid], Y[valid])
+
+
+def _judge(model: XRLinear, split: _Split, metrics: Sequence[str], start: Any) -> Trial:
+    counts = np.bincount(split.Y_train.indices, minlength=split.Y_train.shape[1])
+    values = evaluate(
+        model.predict(split.X_valid),
+        split.Y_valid,
+        label_counts=counts,
+        n_train=split.Y_train.shape[0],
+    )
+    if unknown := [name for name in metrics if name not in values]:
+        raise ConfigError(f"there is no metric {unknown[0]!r}; known: {', '.join(values)}.")
+    chosen = {name: values[name] for name in metrics}
+    changes = _changes(start, to_mapping(model.config))
+    return Trial(changes, float(np.mean(list(chosen.values()))), chosen)
+
+
+def _candidates(best: Config, name: str, values: Sequence[Any]) -> Iterator[Config]:
+    """`best` with each value of a parameter, where the config allows it."""
+    for value in values:
+        try:
+            yield best.replace(**{name: value})
+        except ConfigError:
+            continue  # as a tail without relevance
+
+
+def _training_settings(config: Config) -> Any:
+    """What a trained model depends on."""
+    settings = to_mapping(config)
+    for name in NO_TRAINING:
+        section, _, parameter = name.partition(".")
+        del settings[section][parameter]
+    return settings
+
+
+def _changes(start: Any, end: Any) -> dict[str, Any]:
+    names = dict.fromkeys(name for name, _ in SEARCH)
+    pairs = ((name, *name.split(".")) for name in names)
+    return {
+        name: end[section][parameter]
+        for name, section, parameter in pairs
+        if end[section][parameter] != start[section][parameter]
+    }
+
+
+def _named(values: dict[str, Any]) -> str:
+    if not values:
+        return "as it is"
+    texts = ((n, f"{v:.2f}" if isinstance(v, float) and "@" in n else v) for n, v in values.items())
+    return ", ".join(f"{name} {text}" for name, text in texts)
