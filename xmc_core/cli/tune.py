@@ -36,9 +36,9 @@ def tune(
 ) -> None:
     """Choose settings of the rankers and of the search that suit a data set.
 
-    A seventh of the training documents is held out; models are trained on the others, some six of
-    them, and judged by what they say of those held out. The test split is not looked at. The stages
-    up to the features must have run (`xmc run`).
+    A seventh of the training documents is held out (on small sets three times, another one each);
+    models are trained on the others, nine or so, and judged by what they say of those held out. The
+    test split is not looked at. The stages up to the features must have run (`xmc run`).
 
     Example: `xmc tune cars --metric P@5 --write`, then `make demo DATASET=cars`
     """
