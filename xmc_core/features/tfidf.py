@@ -129,7 +129,7 @@ def fit_tfidf(
     Parameters
     ----------
     texts : training documents
-        Read in batches of some hundred thousand characters; of the corpus only the numbers of its
+        Read in batches of some ten thousand characters; of the corpus only the numbers of its
         n-grams are held, 4 bytes for each.
     n_threads : count, or -1 for every core
         The result does not depend on it.

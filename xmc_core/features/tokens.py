@@ -25,7 +25,7 @@ from xmc_core.kernels.text import (
 )
 from xmc_core.types import Bytes, Pointers
 
-BATCH_CHARACTERS = 2**17
+BATCH_CHARACTERS = 2**16
 """A batch takes about 40 bytes of scratch memory per character while it is read."""
 
 
