@@ -17,12 +17,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import report
 import sets
 from journal import Journal, Task
 from measure import latencies, measured, size_mb
 
-from xmc_core import load_model
+from xmc_core import evaluate, load_model
 from xmc_core.config import load_config
 from xmc_core.features.label_features import label_centroids
 from xmc_core.models import train_xr_linear
@@ -50,7 +51,7 @@ def stage(name: str, step: str, threads: int) -> tuple[dict[str, Any], Facts]:
         )
     if step == "evaluation":
         metrics = json.loads((paths.reports / "metrics.json").read_text())
-        facts = {name: metrics["xr_transformer"][name] for name in ("P@1", "P@3", "P@5")}
+        facts = precision(metrics["xr_transformer"])
     return result, facts
 
 
@@ -103,10 +104,17 @@ def answer(name: str, threads: int) -> tuple[dict[str, Any], Facts]:
     with measured(loading):
         model = load_model(folder / "xmc-model")
     with measured(result):
-        model.predict(X, n_threads=threads)
+        predictions = model.predict(X, n_threads=threads)
+    Y_train, Y_test = sets.load(folder, "Y_train"), sets.load(folder, "Y_test")
+    counts = np.bincount(Y_train.indices, minlength=Y_train.shape[1])
+    scores = evaluate(predictions, Y_test, label_counts=counts, n_train=Y_train.shape[0])
     rows = [X[i : i + 1] for i in range(500)]
     single = latencies(lambda i: model.predict(rows[i], n_threads=1), len(rows), 1000)
-    return result, {"rows": X.shape[0], "loading_s": loading["wall"], **single}
+    return result, {"rows": X.shape[0], "loading_s": loading["wall"], **single, **precision(scores)}
+
+
+def precision(scores: Facts) -> Facts:
+    return {name: scores[name] for name in ("P@1", "P@3", "P@5")}
 
 
 STEPS = {"yso-finna-en": STAGES, "three-million": ("make", "tree", "train", "answer")}
@@ -148,7 +156,8 @@ def main() -> None:
             print(f"{name} is left out: {sets.shared_data() / name} is not there")
             continue
         for step in STEPS[name]:
-            task = Task(name, arguments.threads, step, 0, "xmc", "linear")
+            settings = "default" if name in sets.LARGE else "linear"
+            task = Task(name, arguments.threads, step, 0, "xmc", settings)
             if not journal.has(task):
                 print(f"{name}: {step}", flush=True)
                 journal.add(task, {**run_step(task), "limit_mb": LIMITS_MB[name]})

@@ -12,6 +12,8 @@ from typing import Any
 import sets
 from journal import METRICS, RESULTS
 
+from xmc_core.reporting import number
+
 Row = dict[str, Any]
 SYNTHETIC = tuple(sets.SYNTHETIC)
 
@@ -174,7 +176,7 @@ def large_section(rows: list[Row]) -> Iterable[str]:
         yield from ("", f"### {name}, {mine[0]['threads']} threads", "")
         yield from ("| step | wall s | CPU s | peak MB | |", "|---|---|---|---|---|")
         for row in mine:
-            facts = ", ".join(f"{k} {v:,.6g}" for k, v in row["facts"].items())
+            facts = ", ".join(f"{k} {number(v)}" for k, v in row["facts"].items())
             yield (
                 f"| {row['task']} | {row['wall']:,.1f} | {row['cpu']:,.1f} | {row['peak_mb']:,.0f} "
                 f"| {facts} |"

@@ -144,7 +144,7 @@ def halves(
     for _ in range(max_iter):
         ranked = sorted(rows, key=lambda row: (Z[row] @ direction, row))
         previous, left, right = left, sorted(ranked[: n // 2]), sorted(ranked[n // 2 :])
-        if left == previous:
+        if previous and len(set(left) ^ set(previous)) * 100 <= n:
             break
         direction = (
             unit_rows(Z[right].sum(axis=0)[None])[0] - unit_rows(Z[left].sum(axis=0)[None])[0]

@@ -18,6 +18,10 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 EQUAL = 0.999
 """Two rows of unit length with this product or more are the same for our purposes."""
 
+SETTLED = 100
+"""A split ends when at most one of so many rows changes sides: later rounds cost a third of all
+time and change no figure by more than its noise (docs/log.md)."""
+
 MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 MIX_2 = np.uint64(0x94D049BB133111EB)
 
@@ -126,7 +130,7 @@ def halve(
     """Split rows into two halves of equal size; returns the rounds it took.
 
     Each round scores a row by its product with (right centre - left centre), both of unit length,
-    and puts the n // 2 rows of lowest (score, row) to the left, until no row changes sides.
+    and puts the n // 2 rows of lowest (score, row) to the left, until hardly a row changes sides.
     """
     n = own.shape[0]
     n_right = n - n // 2
@@ -182,7 +186,7 @@ def halve(
             _add_row(pointer, indices, values, i, 1.0, right_total if goes_right else left_total)
             right[i] = goes_right
             moved += 1
-        if moved == 0:
+        if moved * SETTLED <= n:
             return iteration + 1
 
         length = _length(right_total, own, right, True)
