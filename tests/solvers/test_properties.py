@@ -62,11 +62,12 @@ def test_every_way_to_solve_a_level_finds_the_optimum(level, loss):
             W, b = ChunkedWeights.from_tiles(
                 tiles, pointer, X.shape[1], n_threads=1, scratch=scratch
             ).to_dense()
-            # With the hinge the optimum is flat where rows are equal: its value is what counts.
+            # With the hinge the twin's optimiser stops early where rows are equal, and no weights
+            # are better than the optimum: what counts is not to be worse.
             if loss == "hinge":
-                W, b = values_of(X, targets, pointer, active, W, b)
+                values, b = values_of(X, targets, pointer, active, W, b)
                 best, best_b = values_of(X, targets, pointer, active, expected, expected_b)
-                assert_allclose(W, best, atol=2e-3)
+                assert np.all(values <= best + 2e-3)
                 assert_array_equal(b, best_b)
             else:
                 assert_allclose(W, expected, atol=2e-3)

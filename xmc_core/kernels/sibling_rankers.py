@@ -15,7 +15,7 @@ from xmc_core.kernels.coordinate_descent import (
     dual_objective,
 )
 from xmc_core.kernels.gram import gram_matrix, prefers_gram
-from xmc_core.kernels.lanes import BIAS, LANES, LIVE, N_STATE, Masks
+from xmc_core.kernels.lanes import BIAS, LANES, LIVE, N_STATE, Masks, empty_lines
 from xmc_core.kernels.local_rows import ONE, by_feature, gather_rows
 from xmc_core.kernels.selection import HIGH, LOW_BITS, largest_first
 from xmc_core.kernels.simd import above, dot
@@ -161,10 +161,10 @@ def train_parent(
         single_value,
     ) = gather_rows(indptr, indices, values, own_rows, feature_map, seen)
     n = len(own_rows)
-    W = np.empty((n_shared, LANES), np.float32)
-    coefficient = np.empty((n, LANES), np.float32)
-    beta = np.empty((n, LANES), np.float32)
-    state = np.zeros((N_STATE, LANES), np.float32)
+    W = empty_lines(n_shared)
+    coefficient = empty_lines(n)
+    beta = empty_lines(n)
+    state = empty_lines(N_STATE)
     use_gram = method == GRAM or (
         method == AUTO and prefers_gram(n, pointer[n], last_child - first_child)
     )
@@ -183,11 +183,11 @@ def train_parent(
             bias,
             W,
         )
-        margins = np.empty((n, LANES), np.float32)
+        margins = empty_lines(n)
     else:
         feature_pointer, feature_rows, feature_values = pointer[:0], ids[:0], data[:0]
         gram = np.empty((0, LANES), np.float32)
-        margins = np.empty((0, LANES), np.float32)
+        margins = empty_lines(0)
 
     for tile in range(first_tile, last_tile):
         out = tile - first_tile
