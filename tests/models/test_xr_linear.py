@@ -188,13 +188,24 @@ def test_a_damaged_or_foreign_folder_is_refused(model, tmp_path):
         XRLinear.load(tmp_path / "model")
 
 
-def test_a_model_of_an_earlier_layout_is_refused(model, tmp_path):
+@pytest.mark.parametrize(
+    ("group", "name", "value", "message"),
+    [
+        ("facts", "layout", None, r"manifest\.json has its weights in layout 1.*Train"),
+        ("facts", "features", 999, r"manifest\.json does not describe level 1.* 999 features"),
+        ("arrays", "level2.shifts", None, r"manifest\.json does not describe level 2.*shifts"),
+    ],
+)
+def test_a_model_of_another_layout_is_refused(model, tmp_path, group, name, value, message):
     model.save(tmp_path / "model")
     manifest = tmp_path / "model" / "manifest.json"
     content = json.loads(manifest.read_text())
-    del content["facts"]["layout"]  # as the first release wrote it
+    if value is None:
+        del content[group][name]
+    else:
+        content[group][name] = value
     manifest.write_text(json.dumps(content))
-    with pytest.raises(StoreError, match=r"manifest\.json has its weights in layout 1.*Train"):
+    with pytest.raises(StoreError, match=message):
         XRLinear.load(tmp_path / "model")
 
 

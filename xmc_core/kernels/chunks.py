@@ -184,24 +184,26 @@ def add_hits(
 ) -> None:
     level = int64_at(level_address)
     base_bits = level[BASE_BITS]
-    row_base, row_pointer = int64_at(level[ROW_BASE]), uint16_at(level[ROW_POINTER])
-    rows, starts = int32_at(scratch.rows), int64_at(scratch.starts)
-    values = float32_at(scratch.values)
+    row_base, rows = int64_at(level[ROW_BASE]), int32_at(scratch.rows)
+    starts, values = int64_at(scratch.starts), float32_at(scratch.values)
     n = U64(n_hits)
+    if level[FORM] == MASKS:
+        masks, packed = uint16_at(scratch.masks), uint32_at(level[ROW_POINTER])
+        for h in range(n):
+            row = first + rows[h]
+            pointer_and_mask = I64(packed[U64(row)])
+            starts[h] = row_base[U64(row >> base_bits)] + (pointer_and_mask & 0xFFFF)
+            masks[h] = pointer_and_mask >> 16
+            prefetch(weights, starts[h])
+        margins = float32_at(scratch.margins)
+        expand_dot(vector, weights, starts, masks, values, n_hits, margins)
+        return
+    ends, row_pointer = int64_at(scratch.ends), uint16_at(level[ROW_POINTER])
     for h in range(n):
         row = first + rows[h]
         starts[h] = row_base[U64(row >> base_bits)] + I64(row_pointer[U64(row)])
         prefetch(weights, starts[h])
-    if level[FORM] == MASKS:
-        masks, hit_masks = uint16_at(level[PLACES] + 2 * first), uint16_at(scratch.masks)
-        for h in range(n):
-            hit_masks[h] = masks[U64(rows[h])]
-        margins = float32_at(scratch.margins)
-        expand_dot(vector, weights, starts, hit_masks, values, n_hits, margins)
-        return
-    ends = int64_at(scratch.ends)
-    for h in range(n):
-        row = first + rows[h] + 1
+        row += 1
         ends[h] = row_base[U64(row >> base_bits)] + I64(row_pointer[U64(row)])
     if level[FORM] == BYTES:
         add_entries(uint8_at(level[PLACES]), weights, n_hits, level[WIDEST], scratch)

@@ -215,10 +215,16 @@ class XRLinear:
                 f"reads layout {LAYOUT}. Train the model again."
             )
         n_features = int(store.facts["features"])
-        levels = (
-            ChunkedWeights.from_arrays(_of_level(store.arrays, number), n_features)
-            for number in range(1, store.facts["depth"] + 1)
-        )
+        levels = []
+        for number in range(1, store.facts["depth"] + 1):
+            try:
+                arrays = _of_level(store.arrays, number)
+                levels.append(ChunkedWeights.from_arrays(arrays, n_features))
+            except (KeyError, ShapeError) as error:
+                raise StoreError(
+                    f"{folder / 'manifest.json'} does not describe level {number} of a model "
+                    f"({error}); restore or rebuild the folder."
+                ) from error
         config = config_from_mapping(store.facts["config"], str(folder))
         allowed = store.arrays.get("allowed")
         return cls(LabelTree.load(folder / "tree"), tuple(levels), config, n_features, allowed)

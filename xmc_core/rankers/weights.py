@@ -73,12 +73,14 @@ class ChunkedWeights:
     """(rows + 16,) uint8 or uint16; the last 16 are there to be read, not to be found."""
 
     row_base: Pointers
-    row_pointer: NDArray[np.uint16]
-    """(rows + 1,) weights of row t begin at row_base[t >> base_bits] + row_pointer[t]."""
+    row_pointer: NDArray[Any]
+    """(rows + 1,) weights of row t begin at row_base[t >> base_bits] + row_pointer[t]. uint16; in
+    levels whose parents have up to 16 children uint32, the upper half of which says which children
+    have a weight: read together, for one miss of the cache instead of two."""
 
     places: NDArray[Any]
-    """Parents of up to 16 children: (rows,) uint16 masks of the children with a weight. Others:
-    (weights,) number of the child, in the smallest of uint8, uint16 and int32 that does."""
+    """(weights,) number of the child, in the smallest of uint8, uint16 and int32 that does; (0,)
+    where `row_pointer` says it."""
 
     values: NDArray[Any]
     """(weights,) float32, or uint16, the bits of halves, to be multiplied with 2 ** exponent."""
@@ -146,10 +148,10 @@ class ChunkedWeights:
         n_rows = int(self.chunk_pointer[-1])
         bits = base_bits(self.widest)
         rows = np.arange(n_rows + 1)
-        begins = self.row_base[rows >> bits] + self.row_pointer
+        begins = self.row_base[rows >> bits] + (self.row_pointer & np.uint16(0xFFFF))
         row_of = np.repeat(rows[:-1], np.diff(begins))
         if _form(self.widest) == chunks.MASKS:
-            flags = (self.places[:, None] >> np.arange(LANES)) & 1
+            flags = (self.row_pointer[:-1, None] >> np.arange(16, 16 + LANES)) & 1
             child = np.nonzero(flags)[1]
         else:
             child = self.places.astype(np.int64)
@@ -193,7 +195,8 @@ class ChunkedWeights:
             and len(weights.row_pointer) == rows + 1
             and len(weights.row_base) == (rows >> base_bits(weights.widest)) + 1
             and int(weights.row_base[-1]) + int(weights.row_pointer[-1]) == weights.nnz
-            and len(weights.places) == (rows if as_masks else weights.nnz)
+            and weights.row_pointer.dtype == (np.uint32 if as_masks else np.uint16)
+            and len(weights.places) == (0 if as_masks else weights.nnz)
             and weights.places.dtype == place_type(weights.widest)
             and len(weights.exponent) == 1
         )
@@ -254,7 +257,7 @@ class ChunkedWeights:
 
         map_threads(place, runs, n_threads)
         row_base = np.empty((rows >> base_bits(widest)) + 1, np.int64)
-        row_pointer = np.empty(rows + 1, np.uint16)
+        row_pointer: NDArray[Any] = np.empty(rows + 1, np.uint16)
         point_rows(row_sizes, base_bits(widest), row_base, row_pointer)
 
         as_masks = _form(widest) == chunks.MASKS
@@ -268,6 +271,10 @@ class ChunkedWeights:
             )  # fmt: skip
 
         map_threads(fill, runs, n_threads)
+        if as_masks:
+            row_pointer = row_pointer.astype(np.uint32)
+            row_pointer[:-1] |= places.astype(np.uint32) << np.uint32(16)
+            places = places[:0].copy()
         kept, exponent = to_halves(values) if precision == HALF else (values, 0)
         return cls(
             n_features, pointer, biases, chunk_pointer, bucket_pointer, shifts, starts,
