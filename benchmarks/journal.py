@@ -79,10 +79,11 @@ def run_all(tasks: Sequence[Task], journal: Journal, peers: str) -> None:
         print(f"[{number + 1}/{len(waiting)}, about {left:.0f} min left] {task}", flush=True)
         result = run(task, peers)
         journal.add(task, result)
-        print("   ", json.dumps({k: round(v, 3) for k, v in result.items()}), flush=True)
+        shown = {k: round(v, 3) if isinstance(v, float) else v for k, v in result.items()}
+        print("   ", json.dumps(shown), flush=True)
 
 
-def run(task: Task, peers: str) -> dict[str, float]:
+def run(task: Task, peers: str) -> dict[str, Any]:
     """One task in a fresh process pinned to its number of cores."""
     folder = sets.prepare(task.set)
     worker = "worker_ours.py" if task.side == "xmc" else f"worker_{task.side}.py"
@@ -99,7 +100,7 @@ def run(task: Task, peers: str) -> dict[str, float]:
     )  # fmt: skip
     if done.returncode != 0:
         raise SystemExit(f"{task} failed ({done.returncode}):\n{done.stderr[-2000:]}")
-    result: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     result["process_s"] = time.perf_counter() - began
     if task.task == "predict":
         result |= accuracy(folder, task.side, task.settings)

@@ -4,7 +4,7 @@ python benchmarks/linear.py --peers PYTHON [--tables pairs presets others] [--se
                             [--threads 1 2] [--pairs 3] [--tasks ...] [--resume]
 
 pairs    libpecos and ours on the same tree and settings, several alternated pairs
-presets  our preset `linear` and the best settings of libpecos, each from its own tree
+presets  our preset `linear`, as it is and tuned, and the best settings of libpecos, own trees
 others   omikuji and napkinXC, each with its own tree
 
 Each table is a file in benchmarks/results/, written after every task: a run that was stopped goes
@@ -40,7 +40,7 @@ def pairs(names: list[str], threads: list[int], n_pairs: int) -> list[Task]:
 
 
 def presets(names: list[str], n_pairs: int) -> list[Task]:
-    sides = (("libpecos", "released"), ("libpecos", "cost4"), ("xmc", "linear"))
+    sides = (("libpecos", "released"), ("libpecos", "cost4"), ("xmc", "linear"), ("xmc", "tuned"))
     return one_thread(names, sides, ("whole", "predict", "row"), n_pairs)
 
 

@@ -17,6 +17,7 @@ from xmc_core.data import Predictions
 from xmc_core.features.label_features import label_centroids
 from xmc_core.features.tfidf import fit_tfidf
 from xmc_core.models import XRLinear, train_xr_linear
+from xmc_core.models.tuning import tune
 from xmc_core.tree import LabelTree, build_label_tree
 
 
@@ -56,13 +57,20 @@ def train(folder: Path, config: Config, name: str) -> dict:
 
 
 def whole(folder: Path, config: Config, name: str) -> dict:
-    """Tree and training together, as a preset is timed."""
+    """Tree and training together, as a preset is timed; `tuned` chooses its settings first."""
     X, Y = load(folder, "X_train"), load(folder, "Y_train")
     train_xr_linear(X[:300], Y[:300], config)
+    chosen: dict = {}
+    if name == "tuned":
+        tuning: dict = {}
+        with measured(tuning):
+            tuned = tune(X, Y, config)
+        config = tuned.config
+        chosen = {"tuning_cpu": tuning["cpu"], "changes": tuned.changes}
     result: dict = {}
     with measured(result):
         model = train_xr_linear(X, Y, config)
-    return {**result, "model_mb": save(model, folder, name)}
+    return {**result, **chosen, "model_mb": save(model, folder, name)}
 
 
 def save(model: XRLinear, folder: Path, name: str) -> float:
@@ -107,9 +115,10 @@ def tfidf(folder: Path, config: Config, name: str) -> dict:
 
 if __name__ == "__main__":
     task, folder, threads, settings = sys.argv[1:5]
-    # "default": as libpecos, on its tree; "alone": the same on our own tree; else a preset.
+    # "default": as libpecos, on its tree; "alone": the same on our own tree; "tuned": the preset
+    # `linear` where tuning starts.
+    presets = {"default": None, "alone": None, "tuned": "linear"}
     config = load_config(
-        preset=None if settings in ("default", "alone") else settings,
-        overrides={"n_threads": int(threads)},
+        preset=presets.get(settings, settings), overrides={"n_threads": int(threads)}
     )
     finish(globals()[task](Path(folder), config, settings))
