@@ -7,6 +7,7 @@ from scipy.sparse import csr_array
 
 from xmc_core.config import Config
 from xmc_core.data import Dataset
+from xmc_core.models import PipelineModel, train_xr_linear
 from xmc_core.stages.inputs import Inputs
 from xmc_core.stages.paths import ProjectPaths
 from xmc_core.stages.runner import run_stage
@@ -66,3 +67,18 @@ def test_every_run_on_any_number_of_threads_writes_the_same_bytes(paths):
     run_stage("matcher", paths, CONFIG.replace(n_threads=1), quiet=True)
     after = content("matcher")
     assert [name for name in before if before[name] != after[name]] == []
+
+
+@pytest.mark.parametrize("in_rankers", [False, True])
+def test_without_an_encoder_the_final_model_is_the_one_that_training_would_give(paths, in_rankers):
+    config = CONFIG.replace(**{"disentangle.in_rankers": in_rankers, "inference.beam_size": 2})
+    for stage in ("matcher", "disentangled_tree", "xr_transformer", "rankers"):
+        run_stage(stage, paths, config, quiet=True)
+    inputs = Inputs(paths)
+    final = PipelineModel.load(paths.out("rankers") / "bundle").model
+    trained = train_xr_linear(inputs.X_train, inputs.Y_train, config)
+    assert final.tree.n_slots == trained.tree.n_slots
+    assert (final.tree.n_slots > 6) == in_rankers
+    found, expected = final.predict(inputs.X_test), trained.predict(inputs.X_test)
+    assert_array_equal(found.labels, expected.labels)
+    assert_array_equal(found.scores, expected.scores)

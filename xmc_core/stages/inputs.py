@@ -60,6 +60,11 @@ class Inputs:
         """Of `disentangled_tree`."""
         return LabelTree.load(self.paths.existing("disentangled_tree") / "tree")
 
+    @cached_property
+    def disentangled_model(self) -> XRLinear:
+        """Of `disentangled_tree`: XR-Linear over that tree."""
+        return XRLinear.load(self.paths.existing("disentangled_tree") / "model")
+
     @property
     def encoder(self) -> Path:
         """Of `xr_transformer`: the fine-tuned encoder; no folder with `encoder.name: none`."""

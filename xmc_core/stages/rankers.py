@@ -1,11 +1,12 @@
 """The final rankers on [tf-idf, embedding], over a tree rebuilt on these features."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from xmc_core.config import Config, to_mapping
 from xmc_core.features.joined import join_features
 from xmc_core.features.label_features import label_features
-from xmc_core.models import PipelineModel, train_xr_linear
+from xmc_core.models import PipelineModel, XRLinear, train_xr_linear
 from xmc_core.persistence import write_store
 from xmc_core.reporting import Reporter
 from xmc_core.stages.inputs import Inputs
@@ -13,18 +14,12 @@ from xmc_core.stages.inputs import Inputs
 
 def run(inputs: Inputs, config: Config, out: Path, report: Reporter) -> None:
     """Join the features, grow the tree anew (disentangled again), train, and bundle the model."""
-    weight = config.encoder.weight
-    X_train = join_features(inputs.X_train, inputs.embeddings_train, weight)
-    X_test = join_features(inputs.X_test, inputs.embeddings_test, weight)
-    Z = label_features(
-        inputs.Y_train,
-        X_train,
-        config.tree,
-        label_names=inputs.dataset.label_names,
-        vectorizer=inputs.vectorizer,
-        n_threads=config.n_threads,
-    )
-    model = train_xr_linear(X_train, inputs.Y_train, config, label_features=Z, report=report)
+    X_test = join_features(inputs.X_test, inputs.embeddings_test, config.encoder.weight)
+    if inputs.embeddings_train.shape[1] > 0:
+        model = train_on_joined_features(inputs, config, report)
+    else:
+        stage, model = known_model(inputs, config)
+        report.message(f"without an embedding the final model is that of {stage}")
     model.predict(X_test).save(out / "predictions")
 
     bundle = PipelineModel(
@@ -36,6 +31,32 @@ def run(inputs: Inputs, config: Config, out: Path, report: Reporter) -> None:
     )
     bundle.save(out / "bundle")
 
-    facts = {"features": X_train.shape[1], "leaves": model.tree.n_leaves, "nnz": model.nnz}
+    facts = {"features": model.n_features, "leaves": model.tree.n_leaves, "nnz": model.nnz}
     write_store(out, "rankers", facts=facts)
     report.metrics(**facts)
+
+
+def train_on_joined_features(inputs: Inputs, config: Config, report: Reporter) -> XRLinear:
+    """Grow a tree on [tf-idf, embedding] and train its rankers."""
+    X = join_features(inputs.X_train, inputs.embeddings_train, config.encoder.weight)
+    Z = label_features(
+        inputs.Y_train,
+        X,
+        config.tree,
+        label_names=inputs.dataset.label_names,
+        vectorizer=inputs.vectorizer,
+        n_threads=config.n_threads,
+    )
+    return train_xr_linear(X, inputs.Y_train, config, label_features=Z, report=report)
+
+
+def known_model(inputs: Inputs, config: Config) -> tuple[str, XRLinear]:
+    """The stage that has trained the same model on tf-idf alone, and that model.
+
+    Training it again would give the same bytes; on 647 thousand documents it takes minutes.
+    """
+    if config.disentangle.in_rankers and config.disentangle.max_clusters > 1:
+        stage, model = "disentangled_tree", inputs.disentangled_model
+    else:
+        stage, model = "matcher", inputs.matcher
+    return stage, replace(model, config=config)
