@@ -220,7 +220,7 @@ SECTIONS: dict[str, Callable[[list[Row]], Iterable[str]]] = {
         "Best settings",
         "One thread, a run each: the preset `linear`, as it is and tuned (`xmc tune` holds train\n"
         "rows out and never sees a test row), and the settings of libpecos that do best on one\n"
-        "of these sets: `released` (what it ships for EUR-Lex-4K's rankers) and `cost4` (positives\n"
+        "of these sets: `released` (what it ships for EUR-Lex-4K's rankers), `cost4` (positives\n"
         "count four times). Each side grows its own tree; training time includes it, not tuning.",
     ),
     "others": models_section(
