@@ -236,13 +236,14 @@ def test_matcher_aware_negatives_come_from_the_beam(data):
 def test_matcher_and_rankers_trained_apart_are_the_model_trained_at_once(data):
     X, Y = data
     kinds = [["teacher_forcing"], ["teacher_forcing", "matcher_aware", "given"]]
-    config = CONFIG.replace(**{"rankers.negatives": kinds, "inference.beam_size": 2})
+    plain = CONFIG.replace(**{"inference.weights": "single"})  # as train_level gives them
+    config = plain.replace(**{"rankers.negatives": kinds, "inference.beam_size": 2})
     tree = train_xr_linear(X, Y, CONFIG).tree
     chosen = np.random.default_rng(3).random((N, tree.n_leaves)) < 0.2
     given = {2: csr_array(chosen.astype(np.float32))}
     model = train_xr_linear(X, Y, config, tree=tree, given=given)
 
-    matcher = train_xr_linear(X, Y, CONFIG, tree=tree)
+    matcher = train_xr_linear(X, Y, plain, tree=tree)
     beam = matcher.predict_leaves(X, 2).toarray() > 0
     targets = tree.targets(Y)
     active = csr_array((chosen | beam | (targets[0].toarray() > 0)).astype(np.float32))
