@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,13 @@ from xmc_core.config import ANALYZERS, TfidfBlock, TfidfConfig
 from xmc_core.errors import DataError, StoreError
 from xmc_core.features import vocabulary
 from xmc_core.features.tfidf import TfidfVectorizer, fit_tfidf
-from xmc_core.features.tokens import BATCH_CHARACTERS, character_classes
+from xmc_core.features.tokens import (
+    BATCH_CHARACTERS,
+    FIRST_PLANE,
+    LETTERS_END,
+    TEXTS_AT_ONCE,
+    character_classes,
+)
 from xmc_core.kernels.text import SPACE, WORD
 from xmc_core.types import SparseRows
 
@@ -190,12 +197,33 @@ def test_lower_case_is_that_of_python(lowercase):
 
 
 def test_classes_of_characters_are_those_of_the_re_module():
-    table = character_classes()
+    table = character_classes(LETTERS_END)
     points = [p for p in range(0x110000) if chr(p).isalnum() or chr(p) == "_"]
     assert_array_equal(np.flatnonzero(table == WORD), points)
     assert_array_equal(
         np.flatnonzero(table == SPACE), [p for p in range(0x110000) if chr(p).isspace()]
     )
+    assert_array_equal(character_classes(FIRST_PLANE)[:FIRST_PLANE], table[:FIRST_PLANE])
+
+
+def test_letters_beyond_the_first_plane_are_letters_whatever_came_before():
+    texts = ["naïve café", "𝒳 and 𐐨𐐀 \U00031340", "plain"]
+    vectorizer, _ = fit_tfidf(texts, TfidfConfig(min_df=1, max_ngram=1))
+    expected = {word for text in texts for word in re.findall(r"\w+", text.lower())}
+    assert set(vectorizer.terms()) == expected
+
+
+@pytest.mark.parametrize("where", [0, TEXTS_AT_ONCE, 3 * TEXTS_AT_ONCE - 1])
+def test_what_is_no_text_is_named_by_its_place(where):
+    texts: list = ["some words"] * (3 * TEXTS_AT_ONCE)
+    texts[where] = 7
+    with pytest.raises(DataError, match=rf"text {where} is of type int; every text must be"):
+        fit_tfidf(iter(texts), CONFIG)
+
+
+def test_a_kind_of_string_is_a_string():
+    texts = [np.str_("red wine"), "white wine"]
+    assert fit_tfidf(texts, TfidfConfig(min_df=1))[0].n_documents == 2
 
 
 def test_rows_have_unit_length_and_ascending_features():

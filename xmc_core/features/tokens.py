@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 
 import numpy as np
 
@@ -25,8 +26,15 @@ from xmc_core.kernels.text import (
 )
 from xmc_core.types import Bytes, Pointers
 
-LETTERS_END = 0x40000
-"""Unicode has letters, digits and spaces in its first four planes alone."""
+FIRST_PLANE, LETTERS_END = 0x10000, 0x40000
+"""Code points that nearly every text does with, and all that are letters, digits or spaces: the
+classes of the former are found in 1 ms, of the latter in 5."""
+
+FOUR_BYTES = 0xF0
+"""Smallest byte that begins a code point beyond the first plane."""
+
+TEXTS_AT_ONCE = 32
+"""Texts that are checked and measured in one go, a third of the time of one by one."""
 
 BATCH_CHARACTERS = 2**16
 """A batch takes about 40 bytes of scratch memory per character while it is read."""
@@ -44,6 +52,9 @@ class TextBatch:
 
     ends: Pointers
     """(n_documents,) the zero bytes that end them."""
+
+    points: int
+    """Code points in it are smaller than this."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,20 +82,34 @@ def text_batches(texts: Iterable[str]) -> Iterator[list[str]]:
         raise DataError(
             "texts must be a list or an iterator of strings, got one string; put it in a list."
         )
+    iterator = iter(texts)
     batch: list[str] = []
-    size = 0
-    for number, text in enumerate(texts):
+    size = number = 0
+    while some := list(islice(iterator, TEXTS_AT_ONCE)):
+        if set(map(type, some)) != {str}:
+            _check_strings(some, number)
+        number += len(some)
+        size_of_all = sum(map(len, some))
+        if size + size_of_all < BATCH_CHARACTERS:
+            batch += some
+            size += size_of_all
+            continue
+        for text in some:
+            batch.append(text)
+            size += len(text)
+            if size >= BATCH_CHARACTERS:
+                yield batch
+                batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _check_strings(texts: list[str], first: int) -> None:
+    for number, text in enumerate(texts, start=first):
         if not isinstance(text, str):
             raise DataError(
                 f"text {number:,} is of type {type(text).__name__}; every text must be a string."
             )
-        batch.append(text)
-        size += len(text)
-        if size >= BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def read_texts(texts: list[str], config: TfidfConfig) -> TextBatch:
@@ -96,7 +121,10 @@ def read_texts(texts: list[str], config: TfidfConfig) -> TextBatch:
     utf8 = np.frombuffer(encoded, np.uint8)
     size = (len(encoded) // GROUP + 2) * GROUP
     batch = TextBatch(
-        np.empty(size, np.uint8), np.empty(size, np.uint8), np.empty(len(texts), np.int64)
+        np.empty(size, np.uint8),
+        np.empty(size, np.uint8),
+        np.empty(len(texts), np.int64),
+        LETTERS_END if utf8.max(initial=0) >= FOUR_BYTES else FIRST_PLANE,
     )
     utf8_8 = batch.utf8.view(np.uint64)
     lower_into(utf8, lowercase, batch.utf8, batch.in_word)
@@ -104,7 +132,7 @@ def read_texts(texts: list[str], config: TfidfConfig) -> TextBatch:
     if batch.ends[-1] != len(encoded):
         return read_texts([text.replace("\0", " ") for text in texts], config)
     if not encoded.isascii():
-        find_letters_into(batch.utf8, utf8_8, character_classes(), batch.in_word)
+        find_letters_into(batch.utf8, utf8_8, character_classes(batch.points), batch.in_word)
     return batch
 
 
@@ -149,12 +177,15 @@ def find_grams(batch: TextBatch, config: TfidfBlock, *, with_places: bool = Fals
             spans,
         )  # fmt: skip
     elif config.analyzer == "char":
-        n = find_characters_into(batch.utf8, character_classes(), batch.ends, units, bounds, spans)
+        n = find_characters_into(
+            batch.utf8, character_classes(batch.points), batch.ends, units, bounds, spans
+        )
     else:
         spans = np.empty(size // 2, np.int64)
         n = find_padded_words_into(
-            batch.utf8, character_classes(), batch.ends, units, bounds, spans, documents
-        )
+            batch.utf8, character_classes(batch.points), batch.ends, units, bounds, spans,
+            documents,
+        )  # fmt: skip
 
     n_grams = n * (config.max_ngram - config.min_ngram + 1)
     hashes = np.empty(n_grams, np.uint64)
@@ -168,16 +199,16 @@ def find_grams(batch: TextBatch, config: TfidfBlock, *, with_places: bool = Fals
 
 
 @cache
-def character_classes() -> Bytes:
-    r"""(0x110000,) WORD for the code points that `\w` matches, alphanumeric ones and the
-    underscore, SPACE for those that `\s` matches."""
+def character_classes(points: int) -> Bytes:
+    r"""(0x110000,) WORD for the code points below `points` that `\w` matches, alphanumeric ones and
+    the underscore, SPACE for those that `\s` matches."""
     table = np.zeros(0x110000, np.uint8)
-    # 3 ms instead of the 130 that joining and searching all code points takes.
-    points = np.arange(LETTERS_END, dtype="<u4")
-    points[0xD800:0xE000] = 0  # surrogates: neither, as the zero character
-    everything = points.tobytes().decode("utf-32-le")
+    # Through UTF-32: joining 1.1 million characters one by one takes 100 ms.
+    everything = np.arange(points, dtype="<u4")
+    everything[0xD800:0xE000] = 0  # surrogates: neither, as the zero character
+    text = everything.tobytes().decode("utf-32-le")
     for pattern, kind in ((r"\w+", WORD), (r"\s+", SPACE)):
-        for run in re.finditer(pattern, everything):
+        for run in re.finditer(pattern, text):
             table[run.start() : run.end()] = kind
     return table
 

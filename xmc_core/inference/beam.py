@@ -227,9 +227,10 @@ class Searcher:
         )
 
     def _rows(self, X: SparseRows | Floats) -> tuple[Pointers, Indices, Floats]:
-        if X.ndim != 2 or X.shape[1] != self.n_features:
+        shape = X.shape  # scipy works it out anew at each question
+        if len(shape) != 2 or shape[1] != self.n_features:
             raise ShapeError(
-                f"X is {X.shape} but the model was trained on {self.n_features:,} features: rows "
+                f"X is {shape} but the model was trained on {self.n_features:,} features: rows "
                 "must be the output of the model's own vectoriser."
             )
         parts: tuple[NDArray[Any], NDArray[Any], NDArray[Any]]

