@@ -381,6 +381,7 @@ def train_levels(
         if number > 1 and "matcher_aware" in kinds[number - 1]:
             if waiting:
                 train_waiting()
+            report.message(f"searching level {number - 1} for the negatives of level {number}")
             beam = search_nodes(
                 X,
                 [weights for weights, _ in done],

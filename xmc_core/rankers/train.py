@@ -110,7 +110,9 @@ def train_together(
     rows = _rows(X)
     scratch = ScratchPool(rows.n_features)
     plans = [_plan(X, rows, level, config, n_threads) for level in levels]
-    progress = SharedProgress(report, sum(plan.cost for plan in plans), "% of the training")
+    first, last = levels[0].number, levels[-1].number
+    which = f"level {first}" if first == last else f"levels {first} to {last}"
+    progress = SharedProgress(report, sum(plan.cost for plan in plans), f"% of {which}")
     lock = Lock()
 
     def run(item: tuple[_Plan, int]) -> None:
