@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmc_core.kernels._compile import kernel
-from xmc_core.kernels.bits import Words, popcount
+from xmc_core.kernels.bits import Words, lowest_bit, popcount
 from xmc_core.kernels.lanes import LANES, Masks
 from xmc_core.types import Bytes, Floats, Indices, Pointers
 
@@ -139,11 +139,12 @@ def fill_entries(
                 place = following[row]
                 if as_masks:
                     places[first + row] = masks[k]
-                for lane in range(LANES):
-                    if masks[k] >> lane & 1:
-                        if not as_masks:
-                            places[place] = (tile - a) * LANES + lane
-                        values[place] = weights[w]
-                        place += 1
-                        w += 1
+                children = np.uint64(masks[k])
+                while children != 0:
+                    if not as_masks:
+                        places[place] = (tile - a) * LANES + lowest_bit(children)
+                    values[place] = weights[w]
+                    children &= children - ONE
+                    place += 1
+                    w += 1
                 following[row] = place

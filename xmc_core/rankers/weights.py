@@ -309,10 +309,11 @@ def to_halves(values: Floats) -> tuple[NDArray[np.uint16], int]:
     smaller still counts."""
     largest = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
     exponent = int(np.frexp(largest)[1]) - 15 if largest > 0 else 0
+    scale = np.float32(2.0**-exponent)
     halves = np.empty(len(values), np.float16)
     for begin in range(0, len(values), _CONVERTED):
         part = slice(begin, begin + _CONVERTED)
-        halves[part] = np.ldexp(values[part], -exponent)
+        halves[part] = values[part] * scale  # exact: a power of two
     return halves.view(np.uint16), exponent
 
 
