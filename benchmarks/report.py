@@ -81,7 +81,7 @@ def ratio_line(rows: list[Row], figure: Figure, peer: str = "libpecos") -> list[
     goal = figure.goal_synthetic if rows[0]["set"] in SYNTHETIC else 0
     goal = goal or figure.goal
     title = figure.title if peer == "libpecos" else f"{figure.title}, {peer}"
-    told = verdict(median(ratios) >= goal, f"{goal:.2g}") if goal else ""
+    told = verdict(median(ratios) >= goal, f"{goal:.3g}") if goal else ""
     return [
         f"| {title} | {span(a)} {figure.unit} | {span(b)} {figure.unit} | {span(ratios)} | {told} |"
     ]
@@ -204,7 +204,8 @@ def large_section(rows: list[Row]) -> Iterable[str]:
         yield from ("", f"### {name}, {mine[0]['threads']} threads", "")
         yield from ("| step | wall s | CPU s | peak MB | |", "|---|---|---|---|---|")
         for row in mine:
-            facts = ", ".join(f"{k} {number(v)}" for k, v in row["facts"].items())
+            kept = {k: v for k, v in row["facts"].items() if not k.startswith("level_")}
+            facts = ", ".join(f"{k} {number(v)}" for k, v in kept.items())
             yield (
                 f"| {row['task']} | {row['wall']:,.1f} | {row['cpu']:,.1f} | {row['peak_mb']:,.0f} "
                 f"| {facts} |"

@@ -107,9 +107,11 @@ class Lines:
             return f"{metadata['model']} version {metadata['version']}"
         if step == "champion":
             return f"version {metadata['champion_version']}; {metadata['reason']}"
+        # What a stage came to before what its levels did.
+        names = sorted(metadata, key=lambda name: name.startswith("level_"))
         facts = [
             f"{name} {number(value)}"
-            for name, value in metadata.items()
+            for name, value in ((name, metadata[name]) for name in names)
             if isinstance(value, int | float) and not isinstance(value, bool) and name not in COST
         ]
         return ", ".join(facts[:SHOWN_FACTS])
