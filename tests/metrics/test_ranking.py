@@ -6,7 +6,7 @@ from tests.metrics.conftest import Judged, predictions_of, truth_matrix
 from tests.reference import metrics as reference
 from xmc_core.data import Predictions
 from xmc_core.errors import ConfigError, DataError, ShapeError
-from xmc_core.metrics import evaluate, plain_name, ranking, row_scores
+from xmc_core.metrics import NAMES, evaluate, plain_name, ranking, row_scores
 
 KS = (1, 3, 5, 10)
 
@@ -21,7 +21,7 @@ def test_agrees_with_the_reference(judged):
         judged.ranked, judged.truth, judged.counts.tolist(), judged.n_train, KS
     )
     assert score(judged) == pytest.approx(expected, abs=1e-9)
-    assert list(score(judged)) == list(expected)
+    assert list(score(judged)) == list(expected) == list(NAMES)
 
 
 def test_a_case_worked_out_by_hand():

@@ -12,6 +12,7 @@ def read_only(array: NDArray[Any], dtype: DTypeLike | None = None) -> NDArray[An
     numba compiles a kernel anew for arrays that cannot be written, as those of a memory-mapped
     file are. Inputs that are always marked so need one compilation, wherever they come from.
     """
-    view: NDArray[Any] = np.ascontiguousarray(array, dtype).view()
+    same: NDArray[Any] = np.ascontiguousarray(array, dtype)
+    view = same.view() if same is array else same
     view.setflags(write=False)  # a third of the time of view.flags.writeable
     return view

@@ -11,7 +11,7 @@ from xmc_core.metrics.bootstrap import (
     paired_bootstraps,
 )
 from xmc_core.metrics.propensity import jain_propensity
-from xmc_core.metrics.ranking import RowScores, evaluate, plain_name, rounded, row_scores
+from xmc_core.metrics.ranking import NAMES, RowScores, evaluate, plain_name, rounded, row_scores
 from xmc_core.metrics.rows import load_rows, save_rows, split_digest
 from xmc_core.metrics.slices import (
     Slice,
@@ -22,6 +22,7 @@ from xmc_core.metrics.slices import (
 )
 
 __all__ = [
+    "NAMES",
     "Gate",
     "Interval",
     "PairedResult",

@@ -31,6 +31,9 @@ from xmc_core.parallel import row_blocks
 from xmc_core.types import Doubles, SparseRows
 
 KS = (1, 3, 5, 10)
+NAMES = tuple(f"{kind}@{k}" for k in KS for kind in ("P", "R", "nDCG", "PSP", "PSnDCG"))
+"""What `evaluate` gives."""
+
 ROWS_AT_ONCE = 65_536
 
 

@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 
 from xmc_core.config import Config, to_mapping
 from xmc_core.errors import ConfigError, DataError, ShapeError
-from xmc_core.metrics import evaluate
+from xmc_core.metrics import NAMES, evaluate
 from xmc_core.models.xr_linear import XRLinear, train_xr_linear
 from xmc_core.reporting import SILENT, Reporter
 from xmc_core.types import SparseRows
@@ -108,6 +108,8 @@ def tune(
     ConfigError
         If a metric does not exist.
     """
+    if unknown := [name for name in metrics if name not in NAMES]:
+        raise ConfigError(f"there is no metric {unknown[0]!r}; known: {', '.join(NAMES)}.")
     splits = _splits(X, Y, max_rows, config.seed)
     trials: list[Trial] = []
     trained: list[tuple[Any, list[XRLinear]]] = []  # the last ones
@@ -185,8 +187,6 @@ def _judge(
             label_counts=counts,
             n_train=split.Y_train.shape[0],
         )
-        if unknown := [name for name in metrics if name not in values]:
-            raise ConfigError(f"there is no metric {unknown[0]!r}; known: {', '.join(values)}.")
         found.append(values)
     return {name: float(np.mean([values[name] for values in found])) for name in metrics}
 
