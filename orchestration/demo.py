@@ -108,10 +108,10 @@ class Lines:
         if step == "champion":
             return f"version {metadata['champion_version']}; {metadata['reason']}"
         # What a stage came to before what its levels did.
-        names = sorted(metadata, key=lambda name: name.startswith("level_"))
+        ordered = sorted(metadata.items(), key=lambda item: item[0].startswith("level_"))
         facts = [
             f"{name} {number(value)}"
-            for name, value in ((name, metadata[name]) for name in names)
+            for name, value in ordered
             if isinstance(value, int | float) and not isinstance(value, bool) and name not in COST
         ]
         return ", ".join(facts[:SHOWN_FACTS])

@@ -11,8 +11,6 @@ from xmc_core.errors import ConfigError
 if TYPE_CHECKING:
     from xmc_core.config import Config
     from xmc_core.models.tuning import Tuned
-    from xmc_core.stages.inputs import Inputs
-    from xmc_core.types import SparseRows
 
 
 def tune(
@@ -48,10 +46,13 @@ def tune(
     from xmc_core.reporting import SILENT
     from xmc_core.stages.inputs import Inputs
     from xmc_core.stages.paths import ProjectPaths
+    from xmc_core.stages.rankers import features_of_labels, joined_rows
 
     config = load_config(dataset=dataset)
     inputs = Inputs(ProjectPaths(DATA, dataset))
-    X, Z = _features(inputs, config)
+    X = joined_rows(inputs, config)
+    # Trees on rows alone are grown on each fold's own, names are the same for all.
+    Z = None if config.tree.label_features == "pifa" else features_of_labels(inputs, X, config)
     with CommandReporter() as report:
         tuned = tune(
             X,
@@ -65,27 +66,6 @@ def tune(
     _show(tuned)
     if write and tuned.changes:
         _write(PARAMS, dataset, tuned.config, tuned.changes)
-
-
-def _features(inputs: "Inputs", config: "Config") -> "tuple[SparseRows, SparseRows | None]":
-    """What the final rankers are trained on, and their trees grown on."""
-    from xmc_core.features.joined import join_features
-    from xmc_core.features.label_features import label_features
-
-    X = inputs.X_train
-    if config.encoder.name != "none":
-        X = join_features(X, inputs.embeddings_train, config.encoder.weight)
-    if config.tree.label_features == "pifa":
-        return X, None
-    Z = label_features(
-        inputs.Y_train,
-        X,
-        config.tree,
-        label_names=inputs.dataset.label_names,
-        vectorizer=inputs.vectorizer,
-        n_threads=config.n_threads,
-    )
-    return X, Z
 
 
 def _show(tuned: "Tuned") -> None:

@@ -156,7 +156,7 @@ class Searcher:
             ascending = all(map_threads(search, row_blocks(n_samples, share), n_threads))
         if not ascending:
             return self.search(
-                _sorted(X), beam_size=beam_size, top_k=top_k, n_threads=n_threads, vector=vector
+                as_rows(X), beam_size=beam_size, top_k=top_k, n_threads=n_threads, vector=vector
             )
         return Predictions(labels, scores)
 
@@ -175,7 +175,7 @@ class Searcher:
 
         Raises ShapeError if X or pairs have another shape.
         """
-        indptr, indices, values = self._rows(_sorted(X))
+        indptr, indices, values = self._rows(X if isinstance(X, np.ndarray) else as_rows(X))
         n_samples = len(indptr) - 1
         if pairs.shape != (n_samples, self._n_labels):
             raise ShapeError(
@@ -260,10 +260,9 @@ def allowed_nodes(
     return flags[::-1]
 
 
-def _sorted(X: SparseRows | Floats) -> SparseRows | Floats:
-    if isinstance(X, np.ndarray):
-        return X
-    rows = csr_array(X)
+def as_rows(matrix: Any) -> SparseRows:
+    """The same matrix as CSR with sorted column numbers; itself if it is that already."""
+    rows = matrix if isinstance(matrix, csr_array) else csr_array(matrix)
     return rows if rows.has_sorted_indices else rows.sorted_indices()
 
 

@@ -18,7 +18,7 @@ from xmc_core.config import Config, config_from_mapping, per_level, to_mapping
 from xmc_core.data import Predictions
 from xmc_core.errors import ConfigError, DataError, ShapeError, StoreError
 from xmc_core.features.label_features import label_centroids
-from xmc_core.inference.beam import Searcher, allowed_nodes
+from xmc_core.inference.beam import Searcher, allowed_nodes, as_rows
 from xmc_core.persistence import read_store, write_store
 from xmc_core.persistence.atomic import fresh_folder
 from xmc_core.rankers.negatives import active_rows
@@ -427,12 +427,6 @@ def search_nodes(
         X, beam_size=beam_size, top_k=min(beam_size, n_nodes), n_threads=n_threads
     )
     return predictions.to_csr(n_nodes)
-
-
-def as_rows(matrix: Any) -> SparseRows:
-    """The same matrix as CSR with sorted column numbers; itself if it is that already."""
-    rows = matrix if isinstance(matrix, csr_array) else csr_array(matrix)
-    return rows if rows.has_sorted_indices else rows.sorted_indices()
 
 
 def _train(

@@ -21,7 +21,8 @@ from xmc_core.encoder.model import TextEncoder
 from xmc_core.encoder.tokens import TokenStore
 from xmc_core.errors import ShapeError
 from xmc_core.features.joined import join_features
-from xmc_core.models.xr_linear import as_rows, search_nodes
+from xmc_core.inference.beam import as_rows
+from xmc_core.models.xr_linear import search_nodes
 from xmc_core.rankers.negatives import active_rows
 from xmc_core.rankers.train import Level, train_level, train_together
 from xmc_core.reporting import SILENT, Reporter

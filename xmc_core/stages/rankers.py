@@ -10,13 +10,19 @@ from xmc_core.models import PipelineModel, XRLinear, train_xr_linear
 from xmc_core.persistence import write_store
 from xmc_core.reporting import Reporter
 from xmc_core.stages.inputs import Inputs
+from xmc_core.types import SparseRows
 
 
 def run(inputs: Inputs, config: Config, out: Path, report: Reporter) -> None:
-    """Join the features, grow the tree anew (disentangled again), train, and bundle the model."""
+    """Join the features, grow the tree anew (disentangled again), train, and bundle the model.
+
+    Without an embedding an earlier stage has trained that model.
+    """
     X_test = join_features(inputs.X_test, inputs.embeddings_test, config.encoder.weight)
     if inputs.embeddings_train.shape[1] > 0:
-        model = train_on_joined_features(inputs, config, report)
+        X = joined_rows(inputs, config)
+        Z = features_of_labels(inputs, X, config)
+        model = train_xr_linear(X, inputs.Y_train, config, label_features=Z, report=report)
     else:
         stage, model = known_model(inputs, config)
         report.message(f"without an embedding the final model is that of {stage}")
@@ -36,10 +42,16 @@ def run(inputs: Inputs, config: Config, out: Path, report: Reporter) -> None:
     report.metrics(**facts)
 
 
-def train_on_joined_features(inputs: Inputs, config: Config, report: Reporter) -> XRLinear:
-    """Grow a tree on [tf-idf, embedding] and train its rankers."""
-    X = join_features(inputs.X_train, inputs.embeddings_train, config.encoder.weight)
-    Z = label_features(
+def joined_rows(inputs: Inputs, config: Config) -> SparseRows:
+    """Training rows as the final rankers see them: [tf-idf, embedding], or tf-idf alone."""
+    if config.encoder.name == "none":
+        return inputs.X_train
+    return join_features(inputs.X_train, inputs.embeddings_train, config.encoder.weight)
+
+
+def features_of_labels(inputs: Inputs, X: SparseRows, config: Config) -> SparseRows:
+    """What a tree for rankers of the rows X is grown on."""
+    return label_features(
         inputs.Y_train,
         X,
         config.tree,
@@ -47,7 +59,6 @@ def train_on_joined_features(inputs: Inputs, config: Config, report: Reporter) -
         vectorizer=inputs.vectorizer,
         n_threads=config.n_threads,
     )
-    return train_xr_linear(X, inputs.Y_train, config, label_features=Z, report=report)
 
 
 def known_model(inputs: Inputs, config: Config) -> tuple[str, XRLinear]:
