@@ -32,6 +32,8 @@ POST_PROCESSORS = ("none", *_FACTORS, *(f"log-{name}" for name in _FACTORS))
 PRECISIONS = ("half", "single")
 SOURCES = ("files", "python-api")
 ANALYZERS = ("word", "char", "char_wb")
+POOLINGS = ("mean", "first", "pooler")
+ENCODER_LOSSES = ("squared_hinge", "hinge", "bce")
 
 Value = TypeVar("Value")
 
@@ -326,8 +328,12 @@ class EncoderConfig:
     steps: tuple[int, ...] = (200,)
     """Optimiser steps per fine-tuned level."""
 
-    batch_size: int = 32
-    """Documents per optimiser step."""
+    batch_size: tuple[int, ...] = (32,)
+    """Documents per optimiser step, of all devices together, per fine-tuned level."""
+
+    train_tokens: int = 16_384
+    """Tokens, padding included, that go forward and backward at once; a batch of more is cut and its
+    gradients added up. Halved by itself where memory does not suffice."""
 
     batch_tokens: int = 8192
     """Tokens per forward pass, padding included, when only encoding."""
@@ -342,24 +348,60 @@ class EncoderConfig:
     """Tokens kept of a text, special ones included."""
 
     pooling: str = "mean"
-    """mean over the tokens, or first (the [CLS] token)."""
+    """mean over the tokens, first (the [CLS] token), or pooler: the model's own pooling layer."""
 
     precision: str = "auto"
-    """auto: bf16 on a GPU that has it, fp32 elsewhere; or fp32, bf16."""
+    """auto: bf16 where the hardware computes in it (GPUs since 2020, CPUs with AMX), else fp32; or
+    fp32, bf16."""
 
     loss: str = "squared_hinge"
-    """squared_hinge, or bce (binary cross-entropy)."""
+    """squared_hinge, hinge, or bce (binary cross-entropy)."""
+
+    weighted: bool = False
+    """A true node's loss counts as often as the row has labels below it."""
 
     head_init: str = "linear"
     """linear: warm start from linear classifiers on the present embeddings; inherit: the parent
     node's weights; none: random."""
+
+    negatives: tuple[str, ...] = ("teacher_forcing", "matcher_aware")
+    """Whose children are candidates of a row, besides its true nodes. teacher_forcing: parents of
+    true nodes; matcher_aware: parents that the beam reaches."""
 
     beam_size: int = 10
     """Clusters of the level above from which matcher-aware negatives come."""
 
     joint_ranker: bool = True
     """Choose the next level's negatives by linear rankers on [tf-idf, embedding], as the paper
-    does, instead of by the head alone."""
+    does, instead of on the embedding alone."""
+
+    validation_rows: int = 0
+    """Training documents held out while fine-tuning; of each level the weights that do best on
+    them are kept. 0: those after the last step."""
+
+    validate_every: int = 0
+    """Steps between two looks at the documents held out; 0 looks five times a level."""
+
+    patience: int = 0
+    """End a level after so many looks without a gain; 0 takes all its steps."""
+
+    checkpoint_every: int = 200
+    """Steps between two checkpoints, from which a stage that was killed goes on; 0 keeps none."""
+
+    gradient_checkpointing: bool = False
+    """Keep a layer's input alone and compute the rest again on the way back: a third more time, a
+    fraction of the memory."""
+
+    compile: bool = False
+    """Let torch compile the transformer: a minute or two at the start, and fewer, larger GPU
+    kernels after it."""
+
+    devices: int = 1
+    """Processes that share each batch, one a GPU (or on CPU, over gloo), started by torchrun."""
+
+    sharded: bool = False
+    """With several devices: each keeps a share of the weights and optimiser states (FSDP2) instead
+    of all of them."""
 
     weight: float = 1.0
     """Length of the embedding beside the tf-idf row of length 1, in the rankers' features."""
@@ -370,32 +412,49 @@ class EncoderConfig:
         _require(self.seed >= 0, "encoder.seed", "0 or more", self.seed)
         _require(self.weight > 0, "encoder.weight", "above 0", self.weight)
         _require(self.levels >= 0, "encoder.levels", "0 (frozen) or more", self.levels)
-        _require_some(self.steps, "encoder.steps")
-        _require_some(self.learning_rate, "encoder.learning_rate")
-        for count in self.steps:
-            _require(count >= 1, "encoder.steps", "at least 1", count)
-        _require(self.batch_size >= 1, "encoder.batch_size", "at least 1", self.batch_size)
+        for name in ("steps", "batch_size", "learning_rate"):
+            _require_some(getattr(self, name), f"encoder.{name}")
+        for name in ("steps", "batch_size"):
+            for count in getattr(self, name):
+                _require(count >= 1, f"encoder.{name}", "at least 1", count)
         _require(
             8 <= self.max_length <= 8192,
             "encoder.max_length",
             "between 8 and 8192",
             self.max_length,
         )
-        _require(
-            self.batch_tokens >= self.max_length,
-            "encoder.batch_tokens",
-            f"at least encoder.max_length ({self.max_length})",
-            self.batch_tokens,
-        )
+        for name in ("batch_tokens", "train_tokens"):
+            _require(
+                getattr(self, name) >= self.max_length,
+                f"encoder.{name}",
+                f"at least encoder.max_length ({self.max_length})",
+                getattr(self, name),
+            )
         for rate in (*self.learning_rate, self.head_learning_rate):
             _require(rate > 0, "encoder.learning_rate", "above 0", rate)
         _require(0 <= self.warmup < 1, "encoder.warmup", "0 or more and below 1", self.warmup)
         _require(self.weight_decay >= 0, "encoder.weight_decay", "0 or more", self.weight_decay)
-        _require_each((self.pooling,), ("mean", "first"), "encoder.pooling")
+        _require_each((self.pooling,), POOLINGS, "encoder.pooling")
         _require_each((self.precision,), ("auto", "fp32", "bf16"), "encoder.precision")
-        _require_each((self.loss,), ("squared_hinge", "bce"), "encoder.loss")
+        _require_each((self.loss,), ENCODER_LOSSES, "encoder.loss")
         _require_each((self.head_init,), ("linear", "inherit", "none"), "encoder.head_init")
+        _require_each(self.negatives, NEGATIVES[:2], "encoder.negatives")
         _require(self.beam_size >= 1, "encoder.beam_size", "at least 1", self.beam_size)
+        for name in ("validation_rows", "validate_every", "patience", "checkpoint_every"):
+            _require(getattr(self, name) >= 0, f"encoder.{name}", "0 or more", getattr(self, name))
+        _require(
+            self.patience == 0 or self.validation_rows > 0,
+            "encoder.patience",
+            "0 where encoder.validation_rows is 0 (nothing says when to stop)",
+            self.patience,
+        )
+        _require(self.devices >= 1, "encoder.devices", "at least 1", self.devices)
+        _require(
+            min(self.batch_size) >= self.devices,
+            "encoder.batch_size",
+            f"at least encoder.devices ({self.devices})",
+            min(self.batch_size),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

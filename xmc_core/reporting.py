@@ -63,9 +63,13 @@ class Reporter:
                 self.progress(done, total, unit, now - started)
             yield item
 
-    def progress(self, done: int, total: int, unit: str, seconds: float) -> None:
-        """Tell how far a loop is, `seconds` after it began."""
-        left = seconds / done * (total - done) if done else None
+    def progress(
+        self, done: int, total: int, unit: str, seconds: float, left: float | None = None
+    ) -> None:
+        """Tell how far a loop is, `seconds` after it began, and for how long it will go on:
+        `left` seconds, or as the average of what is done says."""
+        if left is None and done:
+            left = seconds / done * (total - done)
         self.emit("progress", done=done, total=total, unit=unit, seconds=seconds, left=left)
 
 

@@ -8,6 +8,7 @@ from scipy.sparse import csr_array
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
+Halves = NDArray[np.float16]
 Indices = NDArray[np.int32]
 """Row, column and label numbers. 3 million labels and 2^31 features fit."""
 

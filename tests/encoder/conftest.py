@@ -48,7 +48,7 @@ def config(tiny_folder):
     return EncoderConfig(
         name=str(tiny_folder),
         max_length=16,
-        batch_size=8,
+        batch_size=(8,),
         batch_tokens=64,
         steps=(6,),
         precision="fp32",

@@ -6,15 +6,18 @@ from scipy.sparse import csr_array
 
 from tests.reference import encoder as reference
 from xmc_core.config import EncoderConfig
-from xmc_core.encoder import finetune
-from xmc_core.encoder.finetune import LevelPlan, plan_levels, train_level_head, trainable_weights
+from xmc_core.encoder import finetune, gradients
+from xmc_core.encoder import plan as plan_module
+from xmc_core.encoder.finetune import train_level_head
+from xmc_core.encoder.gradients import trainable_weights
+from xmc_core.encoder.plan import LevelPlan, plan_levels
 from xmc_core.encoder.head import Head, LevelTargets
 from xmc_core.encoder.model import TextEncoder
 from xmc_core.errors import ConfigError
 from xmc_core.reporting import Recorder
 from xmc_core.tree import LabelTree
 
-PLAN = LevelPlan(level=2, steps=6, learning_rate=1e-3)
+PLAN = LevelPlan(level=2, steps=6, learning_rate=1e-3, batch_size=8)
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ def train(config, planted, task, plan=PLAN, **kwargs):
     head = Head.random(task.targets.shape[1], encoder.n_dims, seed=0)
     tokens = encoder.tokenize(planted[0])
     curve = train_level_head(encoder, head, tokens, task, plan, config, **kwargs)
-    return encoder, head, curve
+    return encoder, head, curve.points
 
 
 def weights(encoder, head):
@@ -42,7 +45,7 @@ def test_the_first_loss_is_the_references(config, planted, task, tiny_tokenizer)
     head = Head.random(4, encoder.n_dims, seed=0)
     tokens = encoder.tokenize(planted[0])
     rows = next(
-        finetune.training_batches(tokens.lengths, config.batch_size, 1, config.seed * 1_000_003 + 2)
+        finetune.training_batches(tokens.lengths, 8, 1, config.seed * 1_000_003 + 2)
     )
     weight, bias = head.weight.detach().numpy(), head.bias.detach().numpy()
     expected = []
@@ -52,8 +55,9 @@ def test_the_first_loss_is_the_references(config, planted, task, tiny_tokenizer)
         )
         vector = reference.embedding(encoder.model, tiny_tokenizer, planted[0][row], 16, "mean")
         expected.append(reference.row_loss(vector, weight, bias, nodes, true, "squared_hinge"))
-    curve = train_level_head(encoder, head, tokens, task, LevelPlan(2, 1, 1e-3), config)
-    assert curve[0].loss == pytest.approx(np.mean(expected), rel=1e-4)
+    plan = LevelPlan(2, 1, 1e-3, config.batch_size[0])
+    curve = train_level_head(encoder, head, tokens, task, plan, config)
+    assert curve.points[0].loss == pytest.approx(np.mean(expected), rel=1e-4)
 
 
 def test_same_seed_same_bytes_on_any_number_of_threads(config, planted, task):
@@ -68,7 +72,7 @@ def test_another_seed_gives_another_encoder(config, planted, task, tiny_folder):
     other = EncoderConfig(
         name=str(tiny_folder),
         max_length=16,
-        batch_size=8,
+        batch_size=(8,),
         batch_tokens=64,
         precision="fp32",
         seed=1,
@@ -77,20 +81,20 @@ def test_another_seed_gives_another_encoder(config, planted, task, tiny_folder):
 
 
 def test_the_gradient_does_not_depend_on_how_the_batch_is_cut(config, planted, task, monkeypatch):
-    monkeypatch.setattr(finetune, "CPU_PARTS", 1)
+    monkeypatch.setattr(gradients, "CPU_PARTS", 1)
     _, _, whole = train(config, planted, task)
-    monkeypatch.setattr(finetune, "CPU_PARTS", 3)
+    monkeypatch.setattr(gradients, "CPU_PARTS", 3)
     _, _, parts = train(config, planted, task)
     assert [p.loss for p in parts] == pytest.approx([p.loss for p in whole], rel=1e-4)
 
 
-@pytest.mark.parametrize("loss", ["squared_hinge", "bce"])
+@pytest.mark.parametrize("loss", ["squared_hinge", "hinge", "bce"])
 def test_lowers_the_loss_on_planted_data(tiny_folder, planted, task, loss):
     config = EncoderConfig(
-        name=str(tiny_folder), max_length=16, batch_size=16, batch_tokens=64, precision="fp32",
+        name=str(tiny_folder), max_length=16, batch_size=(16,), batch_tokens=64, precision="fp32",
         loss=loss, head_learning_rate=1e-2,
     )  # fmt: skip
-    _, _, curve = train(config, planted, task, LevelPlan(2, 60, 3e-3))
+    _, _, curve = train(config, planted, task, LevelPlan(2, 60, 3e-3, 16))
     first, last = (np.mean([p.loss for p in part]) for part in (curve[:10], curve[-10:]))
     assert last < 0.5 * first
 
@@ -122,7 +126,7 @@ def test_each_step_is_a_point_and_the_rate_returns_to_near_zero(config, planted,
 
 def test_a_long_curve_is_thinned_but_ends_with_the_last_step(config, planted, task, monkeypatch):
     monkeypatch.setattr(finetune, "POINTS", 3)
-    curve = train(config, planted, task, LevelPlan(2, 11, 1e-3))[2]
+    curve = train(config, planted, task, LevelPlan(2, 11, 1e-3, 8))[2]
     assert [point.step for point in curve] == [3, 6, 9, 11]
 
 
@@ -146,8 +150,8 @@ def plan(tree, **changes):
 def test_plans_the_levels_from_the_top(tree):
     assert tree.level_sizes == (2, 4, 12)
     assert plan(tree, levels=2, steps=(5, 7), learning_rate=(1e-4,)) == [
-        LevelPlan(1, 5, 1e-4),
-        LevelPlan(2, 7, 1e-4),
+        LevelPlan(1, 5, 1e-4, 32),
+        LevelPlan(2, 7, 1e-4, 32),
     ]
     assert [p.level for p in plan(tree, levels=3)] == [1, 2, 3]
 
@@ -169,7 +173,7 @@ def test_refuses_more_levels_than_the_tree_has(tree):
         plan(tree, levels=4)
 
 
-@pytest.mark.parametrize("name", ["steps", "learning_rate"])
+@pytest.mark.parametrize("name", ["steps", "learning_rate", "batch_size"])
 def test_refuses_lists_longer_than_the_levels(tree, name):
     with pytest.raises(
         ConfigError, match=rf"encoder\.{name} lists 3 values but 2 levels are fine-tuned"
@@ -179,6 +183,6 @@ def test_refuses_lists_longer_than_the_levels(tree, name):
 
 @pytest.mark.parametrize("changes", [{"levels": 3}, {"leaf_only": True}])
 def test_refuses_levels_too_wide_for_a_head(tree, monkeypatch, changes):
-    monkeypatch.setattr(finetune, "MAX_HEAD_NODES", 3)
+    monkeypatch.setattr(plan_module, "MAX_HEAD_NODES", 3)
     with pytest.raises(ConfigError, match=r"level 2 of the tree has 4 nodes.*at most 3"):
         plan(tree, **changes)

@@ -51,23 +51,24 @@ def test_candidates_agree_with_the_reference(level, rows, everything):
         assert set(found.nodes[found.truth[position] > 0]) == true
 
 
-@pytest.mark.parametrize("kind", ["squared_hinge", "bce"])
+@pytest.mark.parametrize("kind", ["squared_hinge", "hinge", "bce"])
 @pytest.mark.parametrize("everything", [False, True])
-def test_the_loss_agrees_with_the_reference(level, head, kind, everything):
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_loss_agrees_with_the_reference(level, head, kind, everything, weighted):
     targets, active = level
     active = None if everything else active
     vectors = np.random.default_rng(5).normal(size=(N, DIMS)).astype(np.float32)
     rows = np.arange(N)
-    found = head.loss(
-        torch.from_numpy(vectors), LevelTargets(targets, POINTER, active).candidates(rows), kind
-    )
+    task = LevelTargets(targets, POINTER, active, weighted)
+    found = head.loss(torch.from_numpy(vectors), task.candidates(rows), kind)
     weight, bias = head.weight.detach().numpy(), head.bias.detach().numpy()
     expected = []
     for row in rows:
         nodes, true = reference.candidates(
             targets.toarray(), POINTER, None if everything else active.toarray(), row
         )
-        expected.append(reference.row_loss(vectors[row], weight, bias, nodes, true, kind))
+        counts = targets.toarray()[row] if weighted else None
+        expected.append(reference.row_loss(vectors[row], weight, bias, nodes, true, kind, counts))
     assert_allclose(found.detach().numpy(), expected, rtol=1e-5, atol=1e-6)
 
 

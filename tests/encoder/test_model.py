@@ -15,20 +15,26 @@ from xmc_core.reporting import Recorder
 TEXTS = ["t0w0", "t0w1 t1w2 and t3w3", "of t2w2", "", "t1w0 " * 40, "t3w5 t3w4"]
 
 
-@pytest.mark.parametrize("pooling", ["mean", "first"])
+HALF = 2**-10
+"""Rows are kept in 16 bits: eleven of them for the leading digits."""
+
+
+@pytest.mark.parametrize("pooling", ["mean", "first", "pooler"])
 def test_agrees_with_the_reference(tiny_folder, tiny_tokenizer, pooling):
-    config = EncoderConfig(name=str(tiny_folder), max_length=16, batch_tokens=64, pooling=pooling)
+    config = EncoderConfig(
+        name=str(tiny_folder), max_length=16, batch_tokens=64, pooling=pooling, precision="fp32"
+    )
     encoder = TextEncoder.pretrained(config)
     expected = [
         reference.embedding(encoder.model, tiny_tokenizer, text, 16, pooling) for text in TEXTS
     ]
-    assert_allclose(encoder.embed(TEXTS, config), expected, atol=1e-5)
+    assert_allclose(encoder.embed(TEXTS, config), expected, atol=1e-5, rtol=HALF)
 
 
 def test_padding_and_company_do_not_change_an_embedding(encoder, config):
     together = encoder.embed(TEXTS, config)
     alone = np.concatenate([encoder.embed([text], config) for text in TEXTS])
-    assert_allclose(together, alone, atol=1e-6)
+    assert_allclose(together, alone, atol=1e-6, rtol=HALF)
 
 
 def test_is_identical_on_one_thread_and_on_many(encoder, config):
@@ -49,9 +55,9 @@ def test_leaves_torchs_own_threads_as_they_were(encoder, config):
 
 def test_rows_have_unit_length_and_the_order_of_the_texts(encoder, config):
     embeddings = encoder.embed(TEXTS, config)
-    assert embeddings.dtype == np.float32
+    assert embeddings.dtype == np.float16
     assert embeddings.shape == (len(TEXTS), encoder.n_dims)
-    assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
+    assert_allclose(np.linalg.norm(embeddings.astype(np.float64), axis=1), 1, rtol=HALF)
     assert_array_equal(encoder.embed(TEXTS[::-1], config)[::-1], embeddings)
 
 
@@ -65,14 +71,18 @@ def test_no_texts_give_no_rows(encoder, config):
 
 def test_bf16_is_near_fp32(encoder, config, tiny_folder):
     low = EncoderConfig(name=str(tiny_folder), max_length=16, precision="bf16")
-    cosine = (encoder.embed(TEXTS, low) * encoder.embed(TEXTS, config)).sum(axis=1)
+    cosine = (encoder.embed(TEXTS, low).astype(float) * encoder.embed(TEXTS, config)).sum(axis=1)
     assert cosine.min() > 0.999
 
 
-def test_precision_is_fp32_on_cpu_unless_asked_for():
+@pytest.mark.parametrize(
+    ("amx", "chosen"), [({"amx_bf16": True}, torch.bfloat16), ({}, torch.float32)]
+)
+def test_precision_on_cpu_is_bf16_where_it_computes_in_it(monkeypatch, amx, chosen):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: amx, raising=False)
     cpu = torch.device("cpu")
     kinds = {name: resolve_dtype(name, cpu) for name in ("auto", "fp32", "bf16")}
-    assert kinds == {"auto": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16}
+    assert kinds == {"auto": chosen, "fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def test_progress_is_told_in_tokens(encoder, config, monkeypatch):

@@ -75,11 +75,10 @@ def test_without_an_encoder_embeddings_have_no_columns(paths, settings):
     assert facts == {"dimensions": 0, "levels": 0, "steps": 0}
     inputs = Inputs(paths)
     assert (inputs.embeddings_train.shape, inputs.embeddings_test.shape) == ((90, 0), (30, 0))
-    assert inputs.embeddings_train.dtype == np.float32
+    assert inputs.embeddings_train.dtype == np.float16
     assert not inputs.encoder.exists()
-    assert (
-        paths.out("xr_transformer") / "curves.csv"
-    ).read_text() == "step,level,loss,learning_rate\n"
+    curves = (paths.out("xr_transformer") / "curves.csv").read_text()
+    assert curves == "step,level,loss,learning_rate,validation_precision_at_1\n"
 
 
 def test_a_frozen_encoder_has_an_empty_curve(paths, settings):

@@ -7,9 +7,9 @@ from xmc_core.encoder.tokens import cut_to
 from xmc_core.errors import EncoderError
 
 
-def tokenize(texts, tokenizer, max_length):
+def tokenize(texts, tokenizer, max_length, folder=None):
     cut_to(max_length, tokenizer)
-    return module.tokenize(texts, tokenizer, max_length)
+    return module.tokenize(texts, tokenizer, max_length, folder=folder)
 
 
 TEXTS = ["t0w0 t1w1", "", "T0W0s " * 30, "strange words", "t2w2"]
@@ -21,7 +21,23 @@ def test_holds_what_the_tokeniser_says(tiny_tokenizer):
     assert [
         store.ids[a:b].tolist() for a, b in zip(store.offsets, store.offsets[1:], strict=False)
     ] == expected
-    assert store.ids.dtype == np.int32
+    assert store.ids.dtype == np.uint16  # a vocabulary below 65,536
+
+
+@pytest.mark.parametrize("texts", [TEXTS, []])
+def test_ids_in_a_file_are_those_in_memory(tiny_tokenizer, tmp_path, texts):
+    there = tokenize(texts, tiny_tokenizer, 16, tmp_path)
+    here = tokenize(texts, tiny_tokenizer, 16)
+    assert_array_equal(there.ids, here.ids)
+    assert_array_equal(there.offsets, here.offsets)
+    assert isinstance(there.ids, np.memmap) == (len(texts) > 0)
+
+
+def test_widths_are_rounded_up_where_wanted(tiny_tokenizer):
+    store = tokenize(TEXTS, tiny_tokenizer, 16)
+    ids, mask = store.padded(np.array([0, 4]), 8)
+    assert ids.shape == mask.shape == (2, 8)
+    assert_array_equal(mask.sum(axis=1), store.lengths[[0, 4]])
 
 
 def test_blocks_make_no_difference(tiny_tokenizer, monkeypatch):

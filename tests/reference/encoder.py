@@ -11,7 +11,11 @@ def embedding(model, tokenizer, text, max_length, pooling):
     ids = tokenizer(text, truncation=True, max_length=max_length)["input_ids"]
     with torch.inference_mode():
         hidden = model(input_ids=torch.tensor([ids])).last_hidden_state[0].double().numpy()
-    vector = hidden[0] if pooling == "first" else hidden.mean(axis=0)
+        pooled = model(input_ids=torch.tensor([ids])).get("pooler_output")
+    if pooling == "pooler":
+        vector = pooled[0].double().numpy()
+    else:
+        vector = hidden[0] if pooling == "first" else hidden.mean(axis=0)
     return vector / np.linalg.norm(vector)
 
 
@@ -28,14 +32,17 @@ def candidates(targets, pointer, active, row):
     return nodes, true
 
 
-def row_loss(vector, weight, bias, nodes, true, kind):
-    """Mean over the row's own candidates; 0 without any."""
+def row_loss(vector, weight, bias, nodes, true, kind, counts=None):
+    """Mean over the row's own candidates; 0 without any. `counts` of the true nodes weigh them."""
     losses = []
     for node in sorted(nodes):
         score = float(np.dot(vector, weight[node]) + bias[node])
         sign = 1.0 if node in true else -1.0
         if kind == "bce":
-            losses.append(math.log1p(math.exp(-sign * score)))
+            loss = math.log1p(math.exp(-sign * score))
+        elif kind == "hinge":
+            loss = max(0.0, 1.0 - sign * score)
         else:
-            losses.append(max(0.0, 1.0 - sign * score) ** 2)
+            loss = max(0.0, 1.0 - sign * score) ** 2
+        losses.append(loss * counts[node] if counts is not None and node in true else loss)
     return sum(losses) / len(losses) if losses else 0.0

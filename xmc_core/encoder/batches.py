@@ -34,14 +34,33 @@ def encoding_batches(lengths: NDArray[Any], batch_tokens: int) -> list[Indices]:
     return batches
 
 
+def micro_batches(
+    rows: Indices, lengths: NDArray[Any], max_tokens: int, at_least: int
+) -> list[Indices]:
+    """Cut one batch, longest row first, into parts of at most `max_tokens` tokens with padding.
+
+    `at_least` so many parts, of like numbers of rows, where there are as many rows. A row longer
+    than `max_tokens` gets a part of its own.
+    """
+    parts = []
+    for share in np.array_split(rows, min(at_least, len(rows))):
+        start = 0
+        while start < len(share):
+            width = max(int(lengths[share[start]]), 1)
+            end = start + max(max_tokens // width, 1)
+            parts.append(share[start:end])
+            start = end
+    return parts
+
+
 def training_batches(
-    lengths: NDArray[Any], batch_size: int, steps: int, seed: int
+    lengths: NDArray[Any], batch_size: int, steps: int, seed: int, *, skip: int = 0
 ) -> Iterator[Indices]:
     """Yield `steps` batches of random rows, epoch after epoch; within a batch longest first.
 
     Every epoch holds each row once, in batches whose sizes differ by one at most and never pass
     `batch_size`. Rows are drawn at random, sorted by length within buckets of BUCKET batches, and
-    the batches shuffled again. Same seed, same batches.
+    the batches shuffled again. Same seed, same batches. The first `skip` are drawn, not yielded.
     """
     rng = np.random.default_rng(seed)
     n_rows = len(lengths)
@@ -55,5 +74,8 @@ def training_batches(
             bucket = rows[start:end]
             rows[start:end] = bucket[np.argsort(-lengths[bucket], kind="stable")]
         for batch in rng.permutation(n_batches)[:left]:
+            if skip > 0:
+                skip -= 1
+                continue
             yield rows[bounds[batch] : bounds[batch + 1]]
         left -= n_batches

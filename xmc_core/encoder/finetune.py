@@ -6,31 +6,31 @@ inside a step, which could not be the same on every number of threads.
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from xmc_core.config import EncoderConfig, per_level
+from xmc_core.config import EncoderConfig
 from xmc_core.encoder.batches import training_batches
-from xmc_core.encoder.device import resolve_dtype, run_jobs, training_attention
+from xmc_core.encoder.checkpoint import Saved, packed, unpacked
+from xmc_core.encoder.distributed import ALONE, World
+from xmc_core.encoder.gradients import (
+    BatchGradient,
+    MasterWeights,
+    recomputing,
+    trainable_weights,
+)
 from xmc_core.encoder.head import Head, LevelTargets
 from xmc_core.encoder.losses import rate_factor
 from xmc_core.encoder.model import TextEncoder
+from xmc_core.encoder.plan import LevelPlan
+from xmc_core.encoder.sharded import ShardedGradient, dealt, full, is_sharded
 from xmc_core.encoder.tokens import TokenStore
-from xmc_core.errors import ConfigError
-from xmc_core.reporting import PROGRESS_SECONDS, SILENT, Reporter
-from xmc_core.tree import LabelTree
-
-MAX_HEAD_NODES = 32_768
-"""The widest level that gets a head. Released XR-Transformer models stop at the same width: finer
-levels are left to the linear rankers."""
-
-CPU_PARTS = 4
-"""On CPU the gradient of a batch is the sum of this many parts, in this order, each computed on
-one thread. It is fixed, so that the sum does not depend on the number of threads."""
+from xmc_core.encoder.validation import RANKS, Validation
+from xmc_core.reporting import PROGRESS_SECONDS, SILENT, Reporter, peak_memory_mb
+from xmc_core.types import Indices, Json
 
 MAX_NORM = 1.0
 """Gradients longer than this are shortened, those of encoder and head apart."""
@@ -38,16 +38,8 @@ MAX_NORM = 1.0
 POINTS = 500
 """A level's learning curve has at most about this many points; each is the mean over its steps."""
 
-
-@dataclass(frozen=True, slots=True)
-class LevelPlan:
-    """One level to fine-tune."""
-
-    level: int
-    """Counts from 1, the children of the root, to the depth of the tree."""
-
-    steps: int
-    learning_rate: float
+LOOKS = 5
+"""So often a level is validated, unless `encoder.validate_every` says how often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,49 +56,27 @@ class CurvePoint:
     learning_rate: float
 
 
-def plan_levels(tree: LabelTree, config: EncoderConfig) -> list[LevelPlan]:
-    """Decide which levels of `tree` are fine-tuned, and how.
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the documents held out said after a step."""
 
-    Called before anything is encoded, since what does not fit together must not show after hours.
+    step: int
+    level: int
+    precision: tuple[float, ...]
+    """P@1, P@3, P@5 of the level's nodes, percent."""
 
-    Raises
-    ------
-    ConfigError
-        If the tree has fewer levels than `encoder.levels`, one of them is too wide for a head, or
-        `encoder.steps` or `encoder.learning_rate` list more levels than are fine-tuned.
-    """
-    sizes = tree.level_sizes
-    if config.leaf_only:
-        levels = [max(tree.depth - 1, 1)]
-    elif config.levels > tree.depth:
-        raise ConfigError(
-            f"encoder.levels is {config.levels} but the tree has {tree.depth} levels "
-            f"({_sizes(sizes)} nodes); lower it to {tree.depth} or less."
-        )
-    else:
-        levels = list(range(1, config.levels + 1))
+    @property
+    def figure(self) -> float:
+        """By which the best weights are chosen."""
+        return sum(self.precision) / len(self.precision)
 
-    if not levels:
-        return []
-    for level in levels:
-        if sizes[level - 1] > MAX_HEAD_NODES:
-            way_out = f"set encoder.levels to {level - 1}"
-            if config.leaf_only:
-                way_out = "set tree.max_leaf_size higher"
-            raise ConfigError(
-                f"level {level} of the tree has {sizes[level - 1]:,} nodes; fine-tuning takes "
-                f"levels of at most {MAX_HEAD_NODES:,} (all levels: {_sizes(sizes)}): {way_out}."
-            )
-    for name in ("steps", "learning_rate"):
-        values = getattr(config, name)
-        if len(values) > len(levels):
-            raise ConfigError(
-                f"encoder.{name} lists {len(values)} values but {len(levels)} levels are "
-                "fine-tuned; give one value for all of them, or one each."
-            )
-    steps = per_level(config.steps, len(levels))
-    rates = per_level(config.learning_rate, len(levels))
-    return [LevelPlan(*values) for values in zip(levels, steps, rates, strict=True)]
+
+@dataclass(frozen=True, slots=True)
+class LevelCurve:
+    """How the training of one level went."""
+
+    points: tuple[CurvePoint, ...]
+    looks: tuple[Look, ...] = ()
 
 
 def train_level_head(
@@ -117,83 +87,48 @@ def train_level_head(
     plan: LevelPlan,
     config: EncoderConfig,
     *,
+    validation: Validation | None = None,
     first_step: int = 0,
+    total_steps: int | None = None,
+    saved: Saved | None = None,
+    keep: Callable[[Saved], None] | None = None,
     n_threads: int = -1,
+    world: World = ALONE,
     report: Reporter = SILENT,
-) -> list[CurvePoint]:
+) -> LevelCurve:
     """Train `encoder` and `head`, both in place, for `plan.steps` steps on one level.
 
     AdamW; the rates of encoder and head rise linearly over `config.warmup` of the steps and fall
-    to 0, and start anew with every level. Every step counts: what the last one leaves is the
-    result. Same input and seed, same weights, on any number of CPU threads; on a GPU sums may be
-    ordered differently from run to run.
+    to 0, and start anew with every level. Every step counts: without `validation` what the last one
+    leaves is the result, with it the best of the weights looked at, the last among them. Same input
+    and seed, same weights, on any number of CPU threads; on a GPU sums may be ordered differently
+    from run to run.
 
-    Returns the learning curve, whose steps count on from `first_step`.
+    `keep` is given a checkpoint every `config.checkpoint_every` steps and after the last; with
+    `saved`, one of these, training goes on from there. Steps count on from `first_step`; of
+    `total_steps` in all levels, the time left is told.
     """
-    device = encoder.device
-    head.to(device).train()
-    weights = trainable_weights(encoder)
-    groups = [
-        {"params": [w for w in weights if w.ndim > 1], "peak": plan.learning_rate},
-        # As everywhere, biases and the gains of layer norms do not decay.
-        {
-            "params": [w for w in weights if w.ndim <= 1],
-            "peak": plan.learning_rate,
-            "weight_decay": 0.0,
-        },
-        {"params": list(head.parameters()), "peak": config.head_learning_rate, "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=0.0, weight_decay=config.weight_decay, fused=True)
-    step = _Step(encoder, head, tokens, task, config, weights, n_threads)
-
-    curve: list[CurvePoint] = []
-    every = max(plan.steps // POINTS, 1)
-    losses: list[Tensor] = []
-    began = told = time.monotonic()
+    training = _Training(
+        encoder, head, tokens, task, plan, config, validation, n_threads, world, report
+    )
+    training.first_step = first_step
+    training.total_steps = total_steps or first_step + plan.steps
     torch_threads = torch.get_num_threads()
     try:
-        if device.type == "cpu":
+        if encoder.device.type == "cpu":
             torch.set_num_threads(1)  # norms and updates too shall not depend on the machine
-        seed = config.seed * 1_000_003 + plan.level
-        for done, rows in enumerate(
-            training_batches(tokens.lengths, config.batch_size, plan.steps, seed)
-        ):
-            factor = rate_factor(done, plan.steps, config.warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = factor * group["peak"]
-            losses.append(step.gradients(rows))
-            torch.nn.utils.clip_grad_norm_(weights, MAX_NORM)
-            torch.nn.utils.clip_grad_norm_(head.parameters(), MAX_NORM)
-            optimizer.step()
-
-            if (done + 1) % every == 0 or done + 1 == plan.steps:
-                loss = float(torch.stack(losses).mean())
-                point = CurvePoint(
-                    first_step + done + 1, plan.level, loss, factor * plan.learning_rate
-                )
-                curve.append(point)
-                losses = []
-                report.curve(
-                    point.step, level=plan.level, loss=loss, learning_rate=point.learning_rate
-                )
-            if (now := time.monotonic()) - told >= PROGRESS_SECONDS:
-                told = now
-                report.progress(done + 1, plan.steps, f"steps on level {plan.level}", now - began)
+        if saved is not None:
+            training.restore(saved)
+        with recomputing(encoder, config.gradient_checkpointing):
+            training.run(keep)
+        return LevelCurve(tuple(training.points), tuple(training.looks))
     finally:
         torch.set_num_threads(torch_threads)
-        for weight in weights:
-            weight.grad = None
-    return curve
+        training.weights.close()
 
 
-def trainable_weights(encoder: TextEncoder) -> list[torch.nn.Parameter]:
-    """The transformer's weights without the table of word vectors, which stays as pretrained."""
-    table = encoder.model.get_input_embeddings().weight  # type: ignore[operator]
-    return [weight for weight in encoder.model.parameters() if weight is not table]
-
-
-class _Step:
-    """The gradient of one batch."""
+class _Training:
+    """One level while it is trained."""
 
     def __init__(
         self,
@@ -201,41 +136,232 @@ class _Step:
         head: Head,
         tokens: TokenStore,
         task: LevelTargets,
+        plan: LevelPlan,
         config: EncoderConfig,
-        weights: Sequence[torch.nn.Parameter],
+        validation: Validation | None,
         n_threads: int,
+        world: World,
+        report: Reporter,
     ) -> None:
-        self.encoder, self.head, self.tokens, self.task = encoder, head, tokens, task
-        self.loss, self.n_threads = config.loss, n_threads
-        self.dtype = resolve_dtype(config.precision, encoder.device)
-        self.parameters = [*weights, *head.parameters()]
-
-    def gradients(self, rows: np.ndarray) -> Tensor:
-        """Put the batch's gradient into the parameters' `grad`; returns its mean loss."""
-        n_parts = CPU_PARTS if self.encoder.device.type == "cpu" else 1
-        parts = [part for part in np.array_split(rows, n_parts) if len(part)]
-        with training_attention(self.encoder.device):
-            results = run_jobs(
-                lambda part: self._part(part, len(rows)), parts, self.encoder.device, self.n_threads
-            )
-        total, sums = results[0]
-        for loss, gradients in results[1:]:
-            total = total + loss
-            torch._foreach_add_(sums, gradients)
-        for parameter, gradient in zip(self.parameters, sums, strict=True):
-            parameter.grad = gradient
-        return total
-
-    def _part(self, rows: np.ndarray, n_rows: int) -> tuple[Tensor, list[Tensor]]:
-        device = self.encoder.device
-        ids, mask = (torch.from_numpy(array).to(device) for array in self.tokens.padded(rows))
-        vectors = self.encoder.forward(ids, mask, self.dtype)
-        losses = self.head.loss(vectors, self.task.candidates(rows), self.loss)
-        loss = losses.sum() / n_rows
-        return loss.detach(), list(
-            torch.autograd.grad(loss, self.parameters, allow_unused=True, materialize_grads=True)
+        self.encoder, self.head = encoder, head.to(encoder.device)
+        self.tokens, self.plan, self.config, self.validation = tokens, plan, config, validation
+        self.n_threads, self.world, self.report = n_threads, world, report
+        trained = trainable_weights(encoder)
+        sharded = is_sharded(encoder)
+        self.gradient = (ShardedGradient if sharded else BatchGradient)(
+            encoder, head, tokens, task, config, trained,
+            n_threads=n_threads, world=world, report=report,
+        )  # fmt: skip
+        # A sharded encoder casts its weights itself, whenever it brings them together.
+        dtype = torch.float32 if sharded else self.gradient.dtype
+        self.weights = MasterWeights(self.gradient.parameters, dtype)
+        self.n_encoder = len(trained)
+        masters = self.weights.masters
+        of_encoder, of_head = masters[: self.n_encoder], masters[self.n_encoder :]
+        rate = plan.learning_rate
+        groups = [
+            {"params": [w for w in of_encoder if w.ndim > 1], "peak": rate},
+            # As everywhere, biases and the gains of layer norms do not decay.
+            {"params": [w for w in of_encoder if w.ndim <= 1], "peak": rate, "weight_decay": 0.0},
+            {"params": of_head, "peak": config.head_learning_rate, "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(
+            [group for group in groups if group["params"]],
+            lr=0.0,
+            weight_decay=config.weight_decay,
+            fused=True,
         )
+        self.first_step, self.total_steps = 0, plan.steps
+        self.done = 0
+        self.points: list[CurvePoint] = []
+        self.looks: list[Look] = []
+        self.pending: list[Tensor] = []
+        """Losses since the last point, still on the device: asking for them would stop it."""
+
+        self.best: list[Tensor] = []
+        """The weights at the best look so far, on the CPU."""
+
+    @property
+    def over(self) -> bool:
+        """Whether all steps are done, or patience is at its end."""
+        if self.done >= self.plan.steps:
+            return True
+        patience = self.config.patience
+        if not patience or len(self.looks) <= patience:
+            return False
+        figures = [look.figure for look in self.looks]
+        return max(figures[-patience:]) <= max(figures[:-patience])
+
+    def run(self, keep: Callable[[Saved], None] | None) -> None:
+        """Take the steps that are left, and end with the best weights."""
+        config, plan = self.config, self.plan
+        # Drawn level by level; of a level that goes on, where it was left.
+        batches = training_batches(
+            self.tokens.lengths,
+            plan.batch_size,
+            plan.steps,
+            config.seed * 1_000_003 + plan.level,
+            skip=self.done,
+        )
+        pace = _Pace(self)
+        look_every = config.validate_every or max(plan.steps // LOOKS, 1)
+        while not self.over:
+            upcoming = self.done + 1
+            look = self.validation is not None and (
+                upcoming % look_every == 0 or upcoming == plan.steps
+            )
+            self._step(next(batches), pace, point=look)
+            if look:
+                self._look()
+            last = self.over
+            if keep and (last or _due(self.done, config.checkpoint_every)):
+                keep(self.state())
+        if self.best:
+            self._assign(self.best)
+
+    def _step(self, rows: Indices, pace: "_Pace", *, point: bool) -> None:
+        """One step of the optimiser; a point of the curve if it is time, or wanted."""
+        plan = self.plan
+        factor = rate_factor(self.done, plan.steps, self.config.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = factor * group["peak"]
+        loss, gradients = self.gradient.of(rows)
+        for master, gradient in zip(self.weights.masters, gradients, strict=True):
+            master.grad = gradient
+        torch.nn.utils.clip_grad_norm_(self.weights.masters[: self.n_encoder], MAX_NORM)
+        torch.nn.utils.clip_grad_norm_(self.weights.masters[self.n_encoder :], MAX_NORM)
+        self.optimizer.step()
+        self.weights.publish()
+        self.done += 1
+        self.pending.append(loss)
+        pace.add(int(self.tokens.lengths[rows].sum()))
+
+        every = max(plan.steps // POINTS, 1)
+        if point or self.done % every == 0 or self.done == plan.steps:
+            reached = CurvePoint(
+                self.first_step + self.done,
+                plan.level,
+                float(torch.stack(self.pending).mean()),
+                factor * plan.learning_rate,
+            )
+            self.points.append(reached)
+            self.pending = []
+            self.report.curve(
+                reached.step,
+                level=plan.level,
+                loss=reached.loss,
+                learning_rate=reached.learning_rate,
+                **pace.figures(),
+            )
+        pace.tell()
+
+    def _look(self) -> None:
+        assert self.validation is not None
+        precision = self.validation.precision(
+            self.encoder, self.head, self.config, n_threads=self.n_threads, world=self.world
+        )
+        look = Look(self.first_step + self.done, self.plan.level, precision)
+        self.looks.append(look)
+        if max(self.looks, key=lambda known: known.figure) is look:  # the first of equal ones
+            self.best = [full(master).detach().cpu().clone() for master in self.weights.masters]
+        names = (f"validation_precision_at_{k}" for k in RANKS)
+        self.report.curve(look.step, **dict(zip(names, precision, strict=True)))
+
+    def state(self) -> Saved:
+        """A checkpoint of this moment."""
+        states = [self.optimizer.state[master] for master in self.weights.masters]
+        facts: Json = {
+            "level": self.plan.level,
+            "first_step": self.first_step,
+            "done": self.done,
+            "over": self.over,
+            "max_tokens": self.gradient.max_tokens,
+            "points": [asdict(point) for point in self.points],
+            "looks": [asdict(look) for look in self.looks],
+            "pending": [float(loss) for loss in self.pending],
+        }
+        tensors = {
+            **packed("weight", map(full, self.weights.masters)),
+            **packed("mean", (full(state["exp_avg"]) for state in states)),
+            **packed("square", (full(state["exp_avg_sq"]) for state in states)),
+            **packed("best", self.best),
+        }
+        return Saved(facts, tensors)
+
+    def restore(self, saved: Saved) -> None:
+        """Go on from a checkpoint of the same level."""
+        facts, tensors = saved.facts, saved.tensors
+        self.done = facts["done"]
+        self.gradient.max_tokens = facts["max_tokens"]
+        self.points, self.looks = curves(facts)
+        self.pending = [torch.tensor(x, device=self.encoder.device) for x in facts["pending"]]
+        self.best = unpacked("best", tensors)
+        self._assign(unpacked("weight", tensors))
+        means, squares = unpacked("mean", tensors), unpacked("square", tensors)
+        for master, mean, square in zip(self.weights.masters, means, squares, strict=True):
+            self.optimizer.state[master] = {
+                "step": torch.tensor(float(self.done), device=master.device),
+                "exp_avg": dealt(mean.to(master.device), master),
+                "exp_avg_sq": dealt(square.to(master.device), master),
+            }
+
+    def _assign(self, values: Sequence[Tensor]) -> None:
+        for master, value in zip(self.weights.masters, values, strict=True):
+            master.copy_(dealt(value, master))
+        self.weights.publish()
 
 
-def _sizes(sizes: Sequence[int]) -> str:
-    return ", ".join(f"{size:,}" for size in sizes)
+def curves(facts: Json) -> tuple[list[CurvePoint], list[Look]]:
+    """The learning curve that a checkpoint holds."""
+    points = [CurvePoint(**point) for point in facts["points"]]
+    looks = [
+        Look(look["step"], look["level"], tuple(look["precision"])) for look in facts["looks"]
+    ]
+    return points, looks
+
+
+def _due(done: int, every: int) -> bool:
+    return every > 0 and done % every == 0
+
+
+class _Pace:
+    """Tokens a second, and the time that is left of all levels."""
+
+    def __init__(self, training: _Training) -> None:
+        self.training = training
+        self.tokens = self.tokens_then = 0
+        self.began = self.told = self.then = time.monotonic()
+        self.done_before = training.done
+
+    def add(self, tokens: int) -> None:
+        self.tokens += tokens
+
+    def figures(self) -> dict[str, float]:
+        """Since they were last asked for."""
+        now = time.monotonic()
+        speed = (self.tokens - self.tokens_then) / max(now - self.then, 1e-9)
+        self.then, self.tokens_then = now, self.tokens
+        device = self.training.encoder.device
+        memory = (
+            torch.cuda.max_memory_allocated(device) / 2**20
+            if device.type == "cuda"
+            else peak_memory_mb()
+        )
+        return {"tokens_per_second": round(speed, 1), "memory_mb": round(memory, 1)}
+
+    def tell(self) -> None:
+        """Progress over all levels, every few seconds."""
+        now = time.monotonic()
+        if now - self.told < PROGRESS_SECONDS:
+            return
+        self.told = now
+        training = self.training
+        steps = training.done - self.done_before
+        at = training.first_step + training.done
+        training.report.progress(
+            at,
+            training.total_steps,
+            f"steps (level {training.plan.level})",
+            now - self.began,
+            left=(now - self.began) / steps * (training.total_steps - at),
+        )

@@ -21,7 +21,7 @@ class Candidates:
     """(nodes,) ascending: the union over the rows."""
 
     truth: Floats
-    """(rows, nodes) 1 where the node applies."""
+    """(rows, nodes) 0 where the node does not apply, else how often its loss counts."""
 
     mask: Flags | None
     """(rows, nodes) true where the node is a candidate of the row; None: all are."""
@@ -32,7 +32,8 @@ class LevelTargets:
     """What one level has to predict, and which pairs it is trained on."""
 
     targets: SparseRows
-    """(n_samples, nodes): a stored value means that the node applies."""
+    """(n_samples, nodes): a stored value means that the node applies; it is the number of the row's
+    labels below."""
 
     pointer: Pointers
     """(parents + 1,) children of parent c are the nodes pointer[c]:pointer[c + 1]."""
@@ -40,6 +41,9 @@ class LevelTargets:
     active: SparseRows | None
     """(n_samples, parents): a stored value makes the parent's children candidates of the row.
     Parents of nodes that apply always count. None: every node is a candidate of every row."""
+
+    weighted: bool = False
+    """The loss of a node that applies counts as often as the row has labels below."""
 
     def candidates(self, rows: NDArray[Any]) -> Candidates:
         """Children of the rows' active parents: the true ones and the mistakes worth making.
@@ -49,20 +53,23 @@ class LevelTargets:
         memory as rows x candidates x dims.
         """
         n_nodes = self.targets.shape[1]
-        row, positive = _entries(self.targets, rows)
+        row, at = _entries(self.targets, rows)
+        positive = self.targets.indices[at]
+        counts = self.targets.data[at] if self.weighted else np.float32(1.0)
         if self.active is None:
             truth = np.zeros((len(rows), n_nodes), np.float32)
-            truth[row, positive] = 1.0
+            truth[row, positive] = counts
             return Candidates(np.arange(n_nodes, dtype=np.int32), truth, None)
 
         parent_of = parents(self.pointer)
         reached: Flags = np.zeros((len(rows), len(self.pointer) - 1), np.bool_)
-        reached[_entries(self.active, rows)] = True
+        active_row, at = _entries(self.active, rows)
+        reached[active_row, self.active.indices[at]] = True
         reached[row, parent_of[positive]] = True
         used: Flags = np.logical_or.reduce(reached, axis=0)
         nodes = np.flatnonzero(used[parent_of]).astype(np.int32)
         truth = np.zeros((len(rows), len(nodes)), np.float32)
-        truth[row, np.searchsorted(nodes, positive)] = 1.0
+        truth[row, np.searchsorted(nodes, positive)] = counts
         return Candidates(nodes, truth, reached[:, parent_of[nodes]])
 
 
@@ -86,21 +93,26 @@ class Head(torch.nn.Module):
         weight, bias = self.weight.detach().cpu().numpy(), self.bias.detach().cpu().numpy()
         return Head(weight[parent_of], bias[parent_of])
 
+    def forward(self, vectors: Tensor, nodes: Tensor | None = None) -> Tensor:
+        """(rows, nodes) float32 scores of `vectors`, (rows, n_dims), for some nodes or for all."""
+        if nodes is None:
+            return torch.addmm(self.bias, vectors, self.weight.T).float()
+        return torch.addmm(self.bias[nodes], vectors, self.weight[nodes].T).float()
+
     def loss(self, vectors: Tensor, candidates: Candidates, kind: str) -> Tensor:
-        """(rows,) loss of each row; `vectors` is (rows, n_dims)."""
+        """(rows,) loss of each row."""
         device = vectors.device
-        truth = torch.from_numpy(candidates.truth).to(device)
+        truth = torch.from_numpy(candidates.truth).to(device, non_blocking=True)
         if candidates.mask is None:
-            scores = torch.addmm(self.bias, vectors, self.weight.T)
-            return row_losses(scores, truth, None, kind)
-        nodes = torch.from_numpy(candidates.nodes).to(device)
-        scores = torch.addmm(self.bias[nodes], vectors, self.weight[nodes].T)
-        return row_losses(scores, truth, torch.from_numpy(candidates.mask).to(device), kind)
+            return row_losses(self(vectors), truth, None, kind)
+        nodes = torch.from_numpy(candidates.nodes).to(device, non_blocking=True)
+        mask = torch.from_numpy(candidates.mask).to(device, non_blocking=True)
+        return row_losses(self(vectors, nodes), truth, mask, kind)
 
 
-def _entries(matrix: SparseRows, rows: NDArray[Any]) -> tuple[Pointers, Indices]:
-    """Positions within `rows`, and columns, of the stored entries of some rows."""
+def _entries(matrix: SparseRows, rows: NDArray[Any]) -> tuple[Pointers, Pointers]:
+    """Of the stored entries of some rows: position within `rows`, and place in indices and data."""
     counts = np.diff(matrix.indptr)[rows]
     row = np.repeat(np.arange(len(rows)), counts)
     within = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return row, matrix.indices[matrix.indptr[rows][row] + within]
+    return row, matrix.indptr[rows][row] + within

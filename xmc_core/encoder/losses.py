@@ -5,6 +5,7 @@ the mean over its rows. So the size of a gradient depends neither on the longest
 the data set nor on what the rest of the batch brings along.
 """
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -15,15 +16,22 @@ def row_losses(scores: Tensor, truth: Tensor, candidate: Tensor | None, kind: st
     Parameters
     ----------
     scores : (rows, nodes), margins
-    truth : (rows, nodes), 1 where the node applies, else 0
+    truth : (rows, nodes), 0 where the node does not apply, else how often its loss counts: 1, or
+        the number of the row's labels below it
     candidate : (rows, nodes), true where the pair counts
         None: every pair counts.
-    kind : squared_hinge, bce
+    kind : squared_hinge, hinge, bce
     """
+    applies = truth > 0
     if kind == "bce":
-        losses = functional.binary_cross_entropy_with_logits(scores, truth, reduction="none")
+        losses = functional.binary_cross_entropy_with_logits(
+            scores, applies.to(scores.dtype), reduction="none"
+        )
     else:
-        losses = functional.relu(1.0 - (2.0 * truth - 1.0) * scores).square()
+        losses = functional.relu(1.0 - torch.where(applies, scores, -scores))
+        if kind == "squared_hinge":
+            losses = losses.square()
+    losses = losses * torch.where(applies, truth, 1.0)
     if candidate is None:
         return losses.mean(dim=1)
     counted = candidate.to(losses.dtype)

@@ -16,12 +16,13 @@ from torch import Tensor
 from xmc_core.config import EncoderConfig
 from xmc_core.encoder.batches import encoding_batches
 from xmc_core.encoder.device import autocast, pick_device, resolve_dtype, run_jobs
+from xmc_core.encoder.distributed import ALONE, World
 from xmc_core.encoder.tokens import TokenStore, cut_to, tokenize
 from xmc_core.encoder.weights import resolve_encoder, sha256
 from xmc_core.errors import ConfigError, EncoderError, StoreError
 from xmc_core.persistence import read_store, write_store
 from xmc_core.reporting import PROGRESS_SECONDS, SILENT, Reporter
-from xmc_core.types import Floats
+from xmc_core.types import Halves, Indices
 
 KIND = "text-encoder"
 
@@ -66,7 +67,7 @@ class TextEncoder:
         cls, folder: Path, pooling: str, max_length: int, device: torch.device | None
     ) -> "TextEncoder":
         device = device or pick_device()
-        model, tokenizer = _read(folder)
+        model, tokenizer = _read(folder, pooling)
         cut_to(max_length, tokenizer)
         # Dropout stays off while training too (eval mode): see finetune.py.
         model.to(device).eval()
@@ -84,9 +85,11 @@ class TextEncoder:
         # RoBERTa's positions start behind the padding id; only its tokeniser knows the rest.
         return min(known, int(self.tokenizer.model_max_length))
 
-    def tokenize(self, texts: Sequence[str], report: Reporter = SILENT) -> TokenStore:
-        """Token ids of `texts`, each cut to max_length."""
-        return tokenize(texts, self.tokenizer, self.max_length, report)
+    def tokenize(
+        self, texts: Sequence[str], report: Reporter = SILENT, folder: Path | None = None
+    ) -> TokenStore:
+        """Token ids of `texts`, each cut to max_length; in a file, with `folder`."""
+        return tokenize(texts, self.tokenizer, self.max_length, report, folder)
 
     def forward(self, ids: Tensor, mask: Tensor, dtype: torch.dtype) -> Tensor:
         """(texts, n_dims) float32 unit vectors of padded token ids and their mask.
@@ -94,7 +97,10 @@ class TextEncoder:
         Inside the transformer matrix products run in `dtype`; pooling is float32.
         """
         with autocast(self.device, dtype):
-            hidden = self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state.float()
+            output = self.model(input_ids=ids, attention_mask=mask.long())
+        if self.pooling == "pooler":
+            return torch.nn.functional.normalize(output.pooler_output.float(), dim=1)
+        hidden = output.last_hidden_state.float()
         if self.pooling == "first":
             pooled = hidden[:, 0]
         else:
@@ -109,11 +115,17 @@ class TextEncoder:
         *,
         n_threads: int = -1,
         report: Reporter = SILENT,
-    ) -> Floats:
+        out: Halves | None = None,
+        world: World = ALONE,
+    ) -> Halves:
         """Encode texts, or what `tokenize` made of them.
 
-        Of `config`, `batch_tokens` and `precision` are used. The result, (n_texts, n_dims) float32,
-        has rows of unit length and is the same, bit for bit, on any number of CPU threads.
+        Of `config`, `batch_tokens` and `precision` are used. The result, (n_texts, n_dims) float16,
+        has rows of unit length and is the same, bit for bit, on any number of CPU threads. 16 bits,
+        as no component of a unit vector passes 1: they keep three digits more than bf16 would.
+
+        With `out`, a memory-mapped file perhaps, rows are written there, batch by batch. Several
+        processes encode a share each, and all see the result.
         """
         tokens = texts if isinstance(texts, TokenStore) else self.tokenize(texts, report)
         dtype = resolve_dtype(config.precision, self.device)
@@ -122,17 +134,25 @@ class TextEncoder:
             if self.device.type == "cpu"
             else config.batch_tokens
         )
-        embeddings = np.empty((len(tokens), self.n_dims), np.float32)
-        told = _Progress(report, len(tokens.ids))
+        embeddings = np.zeros((len(tokens), self.n_dims), np.float16) if out is None else out
+        batches = world.share(encoding_batches(tokens.lengths, limit))
+        told = _Progress(report, len(tokens.ids) // world.size)
 
-        def encode(rows: Any) -> None:
+        def encode(job: tuple[Indices, bool]) -> None:
+            rows, counts = job
             ids, mask = tokens.padded(rows)
-            with torch.inference_mode():
+            with torch.no_grad():
                 vectors = self.forward(self._tensor(ids), self._tensor(mask), dtype)
-            embeddings[rows] = vectors.cpu().numpy()
+            if counts:
+                embeddings[rows] = vectors.half().cpu().numpy()
             told.add(int(mask.sum()))
 
-        run_jobs(encode, encoding_batches(tokens.lengths, limit), self.device, n_threads)
+        run_jobs(encode, batches, self.device, n_threads)
+        if out is None and world.size > 1:  # a file is one for all; memory is each one's own
+            total = torch.from_numpy(embeddings).to(self.device)
+            world.add([total])
+            embeddings = total.cpu().numpy()
+        world.wait()
         return embeddings
 
     def _tensor(self, array: Any) -> Tensor:
@@ -194,8 +214,11 @@ class _Progress:
                 self.report.progress(self.done, self.total, "tokens encoded", now - self.began)
 
 
-def _read(folder: Path) -> tuple[Any, Any]:
-    """The model, without pooling layer, in float32, and the tokeniser of a folder."""
+def _read(folder: Path, pooling: str) -> tuple[Any, Any]:
+    """The model, in float32, and the tokeniser of a folder.
+
+    A pooling layer that is not asked for is left out: trained for another purpose, it costs time.
+    """
     try:
         with _quiet():
             model, found = transformers.AutoModel.from_pretrained(
@@ -214,8 +237,10 @@ def _read(folder: Path) -> tuple[Any, Any]:
         ) from error
 
     # transformers fills in what a file lacks with random numbers, and only logs it.
-    lacking = [key for key in found["missing_keys"] if not key.startswith("pooler.")]
-    lacking += [str(key) for key in found["mismatched_keys"]]
+    pooled = pooling == "pooler"
+    lacking = [
+        key for key in found["missing_keys"] if pooled or not key.startswith("pooler.")
+    ] + [str(key) for key in found["mismatched_keys"]]
     if lacking:
         raise EncoderError(
             f"the weights in {folder} do not fit its config.json: {len(lacking)} tensors are "
@@ -223,8 +248,19 @@ def _read(folder: Path) -> tuple[Any, Any]:
         )
     if not tokenizer.is_fast:
         raise EncoderError(f"{folder} has no fast tokeniser; add the tokenizer.json of its model.")
-    if getattr(model, "pooler", None) is not None:
-        model.pooler = None  # trained for another purpose; mean pooling is better, see docs/log.md
+    words = model.get_input_embeddings().num_embeddings
+    if (largest := tokenizer.backend_tokenizer.get_vocab_size()) > words:
+        raise EncoderError(
+            f"the tokeniser in {folder} knows {largest:,} tokens, its model {words:,}: they do not "
+            "belong together. Put the files of one model there."
+        )
+    if getattr(model, "pooler", None) is None and pooled:
+        raise EncoderError(
+            f"encoder.pooling is pooler, but the {type(model).__name__} in {folder} has no pooling "
+            "layer; use mean or first."
+        )
+    if not pooled and getattr(model, "pooler", None) is not None:
+        model.pooler = None
     return model, tokenizer
 
 

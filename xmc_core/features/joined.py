@@ -4,10 +4,12 @@ import numpy as np
 from scipy.sparse import csr_array, hstack
 
 from xmc_core.errors import DataError, ShapeError
-from xmc_core.types import Floats, SparseRows
+from xmc_core.types import Floats, Halves, SparseRows
 
 
-def join_features(X: SparseRows, embeddings: Floats, weight: float = 1.0) -> SparseRows:
+def join_features(
+    X: SparseRows, embeddings: Floats | Halves, weight: float = 1.0
+) -> SparseRows:
     """Put each row's embedding, at length `weight`, behind its sparse features of unit length.
 
     X' = [X, weight * E / |E|], the features of XR-Transformer's rankers. At weight 1, the paper's,
@@ -39,6 +41,7 @@ def join_features(X: SparseRows, embeddings: Floats, weight: float = 1.0) -> Spa
         )
     if n_dims == 0:
         return X
+    embeddings = embeddings.astype(np.float32, copy=False)
     lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
     if not np.isfinite(lengths).all():
         row = int(np.flatnonzero(~np.isfinite(lengths))[0])

@@ -9,26 +9,37 @@ give the final answer.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
+import torch
 from scipy.sparse import csr_array
 
-from xmc_core.config import Config, RankersConfig
-from xmc_core.encoder.finetune import CurvePoint, LevelPlan, plan_levels, train_level_head
+import xmc_core.encoder
+from xmc_core.config import Config, RankersConfig, to_mapping
+from xmc_core.encoder.checkpoint import Saved, Scratch, fingerprint
+from xmc_core.encoder.device import resolve_dtype
+from xmc_core.encoder.distributed import ALONE, World
+from xmc_core.encoder.finetune import CurvePoint, Look, curves, train_level_head
 from xmc_core.encoder.head import Head, LevelTargets
 from xmc_core.encoder.model import TextEncoder
+from xmc_core.encoder.plan import LevelPlan, plan_levels
+from xmc_core.encoder.sharded import gather, shard
 from xmc_core.encoder.tokens import TokenStore
-from xmc_core.errors import ShapeError
+from xmc_core.encoder.validation import Validation
+from xmc_core.errors import ConfigError, ShapeError
 from xmc_core.features.joined import join_features
 from xmc_core.inference.beam import as_rows
 from xmc_core.models.xr_linear import search_nodes
+from xmc_core.persistence import read_store, write_store
+from xmc_core.persistence.atomic import fresh_folder
 from xmc_core.rankers.negatives import active_rows
 from xmc_core.rankers.train import Level, train_level, train_together
 from xmc_core.reporting import SILENT, Reporter
 from xmc_core.tree import LabelTree
 from xmc_core.tree.label_tree import parents
-from xmc_core.types import Floats, Indices, SparseRows
+from xmc_core.types import Halves, Indices, SparseRows
 
 ROWS_PER_NODE = 32
 """A level is prepared and trained on a sample of the documents: as many as its steps take, and no
@@ -39,19 +50,20 @@ WARM_START = RankersConfig(cost=(1.0,), cost_negative=(1.0,), threshold=(0.0,))
 """Settings of those linear classifiers, on rows of unit length. Weak ones on purpose: a head of
 large weights meets every margin by itself and leaves the encoder nothing to learn."""
 
-NEGATIVES = ("teacher_forcing", "matcher_aware")
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FineTuned:
     """An encoder and what it makes of the training documents."""
 
     encoder: TextEncoder
-    embeddings: Floats
-    """(n_samples, n_dims) rows of unit length."""
+    embeddings: Halves
+    """(n_samples, n_dims) rows of unit length; a memory map, if there was a scratch folder."""
 
     curve: tuple[CurvePoint, ...]
     """Loss by step; empty for a frozen encoder."""
+
+    looks: tuple[Look, ...] = ()
+    """Figures of the documents held out, by step; empty without any."""
 
 
 def fine_tune(
@@ -61,6 +73,9 @@ def fine_tune(
     tree: LabelTree,
     config: Config,
     *,
+    scratch: Path | None = None,
+    world: World = ALONE,
+    device: torch.device | None = None,
     report: Reporter = SILENT,
 ) -> FineTuned:
     """Load the encoder that `config.encoder` names and fine-tune it on the levels of `tree`.
@@ -71,131 +86,332 @@ def fine_tune(
     X : (n_samples, n_features)
         Tf-idf of the same texts; helps to choose each level's negatives.
     Y : (n_samples, n_labels)
+    scratch
+        A folder of this run's own. Token ids and embeddings are kept there instead of in memory, and
+        checkpoints: called again with the same data and settings, a run that was killed goes on.
+    world
+        The processes that share the work; with several, `scratch` is one that all of them see.
+    device
+        By default a GPU if there is one.
 
     Raises
     ------
     ConfigError, EncoderError, ShapeError
         Before the first step, if settings, tree and data do not fit, or there is no such encoder.
     """
-    settings = config.encoder
     X, Y = as_rows(X), as_rows(Y)
     if not len(texts) == X.shape[0] == Y.shape[0]:
         raise ShapeError(
             f"there are {len(texts):,} texts, {X.shape[0]:,} rows of X and {Y.shape[0]:,} of Y; "
             "all must hold the same samples in the same order."
         )
-    plans = plan_levels(tree, settings)
-    encoder = TextEncoder.pretrained(settings)
-    tokens = encoder.tokenize(texts, report)
-    targets = tree.targets(Y)
-
-    curve: list[CurvePoint] = []
-    head: Head | None = None
-    first_step = 0
+    plans = plan_levels(tree, config.encoder)
+    if plans and config.encoder.validation_rows >= len(texts):
+        raise ConfigError(
+            f"encoder.validation_rows is {config.encoder.validation_rows:,} but there are "
+            f"{len(texts):,} training documents; hold out fewer."
+        )
+    encoder = TextEncoder.pretrained(config.encoder, device)
+    if config.encoder.compile and encoder.device.type == "cuda":
+        encoder.model.compile(dynamic=True)
+    run = _Run(texts, X, Y, tree, encoder, config, scratch, world, report)
+    sharded = config.encoder.sharded and world.size > 1
+    if sharded and plans:
+        shard(encoder, resolve_dtype(config.encoder.precision, encoder.device))
     for plan in plans:
-        n_nodes = tree.level_sizes[plan.level - 1]
-        wanted = max(plan.steps * settings.batch_size, ROWS_PER_NODE * n_nodes)
-        rows = sample_rows(len(texts), wanted, settings.seed + plan.level)
-        report.message(
-            f"level {plan.level}: {n_nodes:,} nodes, {plan.steps:,} steps, {len(rows):,} documents"
-        )
-        sample = _Sample(tokens.take(rows), X[rows], [as_rows(level[rows]) for level in targets])
-        task, head = _prepare(encoder, head, sample, tree, plan, config, report)
-        curve += train_level_head(
-            encoder,
-            head,
-            sample.tokens,
-            task,
-            plan,
-            settings,
-            first_step=first_step,
-            n_threads=config.n_threads,
-            report=report,
-        )
-        first_step += plan.steps
-    embeddings = encoder.embed(tokens, settings, n_threads=config.n_threads, report=report)
-    return FineTuned(encoder, embeddings, tuple(curve))
+        run.level(plan, sum(plan.steps for plan in plans))
+    if sharded and plans:
+        encoder = TextEncoder.pretrained(config.encoder, device)
+        gather(run.encoder, encoder)
+        run.encoder = encoder
+    return FineTuned(encoder, run.embed_all(), tuple(run.points), tuple(run.looks))
 
 
-def sample_rows(n_rows: int, wanted: int, seed: int) -> Indices:
-    """`wanted` different rows at random, ascending; all of them if there are no more."""
-    if wanted >= n_rows:
-        return np.arange(n_rows, dtype=np.int32)
-    rows = np.random.default_rng(seed).choice(n_rows, wanted, replace=False)
-    return np.sort(rows).astype(np.int32)
+def sample_rows(rows: Indices, wanted: int, seed: int) -> Indices:
+    """`wanted` different ones of `rows` at random, in their order; all if there are no more."""
+    if wanted >= len(rows):
+        return rows
+    chosen = np.random.default_rng(seed).choice(len(rows), wanted, replace=False)
+    return rows[np.sort(chosen)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Sample:
-    """The documents that one level is trained on."""
+class _Prepared:
+    """What a level starts from."""
 
-    tokens: TokenStore
-    X: SparseRows
-    targets: list[SparseRows]
-    """Of every level of the tree."""
+    head: Head
+    active: SparseRows | None
+    """(rows of the sample, parents); None: every node is a candidate of every row."""
 
+    active_held_out: SparseRows | None
 
-def _prepare(
-    encoder: TextEncoder,
-    above: Head | None,
-    sample: _Sample,
-    tree: LabelTree,
-    plan: LevelPlan,
-    config: Config,
-    report: Reporter,
-) -> tuple[LevelTargets, Head]:
-    """Choose a level's negatives and a head to start from, by the encoder as it is now."""
-    settings = config.encoder
-    number = plan.level
-    targets, pointer = sample.targets[number - 1], tree.pointers[number - 1]
-    chooses = number > 1 and not settings.leaf_only
-    embeddings = np.empty((len(sample.tokens), 0), np.float32)
-    if chooses or settings.head_init == "linear":
-        embeddings = encoder.embed(
-            sample.tokens, settings, n_threads=config.n_threads, report=report
+    def save(self, folder: Path) -> None:
+        matrices = {
+            name: matrix
+            for name in ("active", "active_held_out")
+            if (matrix := getattr(self, name)) is not None
+        }
+        weight, bias = (p.detach().cpu().numpy() for p in (self.head.weight, self.head.bias))
+        with fresh_folder(folder) as out:
+            write_store(out, KIND, arrays={"weight": weight, "bias": bias}, matrices=matrices)
+
+    @classmethod
+    def load(cls, folder: Path) -> "_Prepared":
+        store = read_store(folder, KIND)
+        there = store.facts["csr"]
+        active, held_out = (
+            store.csr(name) if name in there else None for name in ("active", "active_held_out")
         )
+        return cls(Head(store.arrays["weight"], store.arrays["bias"]), active, held_out)
 
-    active = None
-    if number > 1:
-        beam = _beam(sample, embeddings, tree, number - 1, config) if chooses else None
-        active = active_rows(
-            NEGATIVES if chooses else NEGATIVES[:1], sample.targets[number - 2], beam
-        )
 
-    n_nodes = targets.shape[1]
-    if settings.head_init == "linear":
-        weights, _ = train_level(
-            csr_array(embeddings), targets, pointer, active,
-            config=WARM_START, level=1, depth=1, n_threads=config.n_threads,
+KIND = "prepared-level"
+
+
+class _Run:
+    """One run down the levels: the data, the encoder as it is now, and where it is kept."""
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        X: SparseRows,
+        Y: SparseRows,
+        tree: LabelTree,
+        encoder: TextEncoder,
+        config: Config,
+        scratch: Path | None,
+        world: World,
+        report: Reporter,
+    ) -> None:
+        self.X, self.tree, self.encoder, self.config = X, tree, encoder, config
+        self.world, self.report = world, report
+        self.targets = tree.targets(Y)
+        everything = np.arange(len(texts), dtype=np.int32)
+        self.held_out = everything[:0]
+        if count := config.encoder.validation_rows:
+            self.held_out = sample_rows(everything, count, config.encoder.seed)
+        self.known: Indices = np.setdiff1d(everything, self.held_out, assume_unique=True)
+
+        self.head: Head | None = None
+        self.first_step = 0
+        self.points: list[CurvePoint] = []
+        self.looks: list[Look] = []
+        self.saved: Saved | None = None
+        self.scratch: Scratch | None = None
+        if scratch is None:
+            self.tokens = encoder.tokenize(texts, report)
+            return
+        scratch.mkdir(parents=True, exist_ok=True)
+        # One process writes the file; the others hold the ids, for the time being, in memory.
+        self.tokens = encoder.tokenize(texts, report, scratch if world.first else None)
+        if world.first:
+            Scratch.open(scratch, self._fingerprint())
+        world.wait()
+        self.scratch = Scratch(scratch)
+        self.saved = self.scratch.latest()
+        if self.saved is not None:
+            facts = self.saved.facts
+            self.points, self.looks = curves(facts["earlier"])
+            step = facts["first_step"] + facts["done"]
+            report.message(f"going on from the checkpoint after step {step:,}")
+
+    def _fingerprint(self) -> str:
+        X, Y = self.X, self.targets[-1]
+        settings = to_mapping(self.config)
+        return fingerprint(
+            [
+                self.tokens.ids, self.tokens.offsets, *self.tree.pointers,
+                X.indptr, X.indices, X.data, Y.indptr, Y.indices, Y.data,
+            ],
+            {"encoder": settings["encoder"], "rankers": settings["rankers"]},
+            [Path(__file__), *Path(xmc_core.encoder.__path__[0]).glob("*.py")],
         )  # fmt: skip
-        head = Head(*weights.to_dense())
-    elif settings.head_init == "inherit" and above is not None:
-        head = above.inherited(parents(pointer))
-    else:
-        head = Head.random(n_nodes, encoder.n_dims, settings.seed + number)
-    if settings.leaf_only:
-        # X-Transformer: every cluster is a candidate of every document.
-        return LevelTargets(targets, np.array([0, n_nodes]), None), head
-    return LevelTargets(targets, pointer, active), head
 
+    def level(self, plan: LevelPlan, total_steps: int) -> None:
+        """Prepare and train one level; what a checkpoint has of it is not done again."""
+        saved, settings = self.saved, self.config.encoder
+        if saved is None or saved.facts["level"] <= plan.level:
+            rows = self._sample(plan)
+            prepared = self._prepared(plan, rows)
+            self.head = prepared.head
+            task, validation = self._tasks(plan, rows, prepared)
+            curve = train_level_head(
+                self.encoder,
+                self.head,
+                self.tokens.take(rows),
+                task,
+                plan,
+                settings,
+                validation=validation,
+                first_step=self.first_step,
+                total_steps=total_steps,
+                saved=saved,
+                keep=self._keep if self.scratch and settings.checkpoint_every else None,
+                n_threads=self.config.n_threads,
+                world=self.world,
+                report=self.report,
+            )
+            self.points += curve.points
+            self.looks += curve.looks
+            self.saved = None
+        self.first_step += plan.steps
 
-def _beam(
-    sample: _Sample, embeddings: Floats, tree: LabelTree, level: int, config: Config
-) -> SparseRows:
-    """(n_samples, nodes of `level`) that rankers trained on the present embeddings reach."""
-    X = csr_array(embeddings)
-    if config.encoder.joint_ranker:
-        X = join_features(sample.X, embeddings, config.encoder.weight)
-    levels = []
-    for t in range(1, level + 1):
-        active = active_rows(NEGATIVES[:1], sample.targets[t - 2] if t > 1 else None)
-        levels.append(Level(sample.targets[t - 1], tree.pointers[t - 1], active, t, tree.depth))
-    trained = train_together(X, levels, config=config.rankers, n_threads=config.n_threads)
-    return search_nodes(
-        X,
-        [weights for weights, _ in trained],
-        tree.depth,
-        config,
-        beam_size=config.encoder.beam_size,
-        n_threads=config.n_threads,
-    )
+    def embed_all(self) -> Halves:
+        """The training documents, encoded as the encoder is now; with a scratch folder, a file."""
+        out = None
+        if self.scratch is not None:
+            file = self.scratch.folder / "embeddings.npy"
+            shape = (len(self.tokens), self.encoder.n_dims)
+            if self.world.first:
+                np.lib.format.open_memmap(file, "w+", np.float16, shape).flush()
+            self.world.wait()
+            out = np.load(file, mmap_mode="r+")
+        return self._embed(self.tokens, out)
+
+    def _embed(self, tokens: TokenStore, out: Halves | None = None) -> Halves:
+        return self.encoder.embed(
+            tokens,
+            self.config.encoder,
+            n_threads=self.config.n_threads,
+            report=self.report,
+            out=out,
+            world=self.world,
+        )
+
+    def _sample(self, plan: LevelPlan) -> Indices:
+        """The documents that one level is prepared and trained on."""
+        n_nodes = self.tree.level_sizes[plan.level - 1]
+        wanted = max(plan.steps * plan.batch_size, ROWS_PER_NODE * n_nodes)
+        rows = sample_rows(self.known, wanted, self.config.encoder.seed + plan.level)
+        self.report.message(
+            f"level {plan.level}: {n_nodes:,} nodes, {plan.steps:,} steps, {len(rows):,} documents"
+        )
+        return rows
+
+    def _prepared(self, plan: LevelPlan, rows: Indices) -> _Prepared:
+        """What the level starts from: found in the scratch folder, or made by the first process."""
+        if self.scratch is None:
+            return self._prepare(plan, rows, *self._present(plan, rows))
+        folder = self.scratch.level(plan.level)
+        there = folder.exists()
+        self.world.wait()  # all have looked
+        if not there:
+            present = self._present(plan, rows)
+            if self.world.first:
+                self._prepare(plan, rows, *present).save(folder)
+            self.world.wait()
+        return _Prepared.load(folder)
+
+    def _present(self, plan: LevelPlan, rows: Indices) -> tuple[Halves, Halves]:
+        """The embeddings that the level's preparation needs: of its documents, and of those held
+        out; without columns where it needs none."""
+        settings = self.config.encoder
+        searches = self._searches(plan)
+        none = self.encoder.n_dims if searches or settings.head_init == "linear" else 0
+        if not none:
+            return np.empty((len(rows), 0), np.float16), np.empty((len(self.held_out), 0), np.float16)
+        sample = self._embed(self.tokens.take(rows))
+        held_out = self._embed(self.tokens.take(self.held_out))
+        return sample, held_out
+
+    def _searches(self, plan: LevelPlan) -> bool:
+        """Whether the level above is searched for clusters worth distinguishing."""
+        settings = self.config.encoder
+        wanted = "matcher_aware" in settings.negatives or len(self.held_out) > 0
+        return plan.level > 1 and not settings.leaf_only and wanted
+
+    def _prepare(
+        self, plan: LevelPlan, rows: Indices, embeddings: Halves, held_out: Halves
+    ) -> _Prepared:
+        """Choose a level's negatives and a head to start from, by the encoder as it is now."""
+        settings, number = self.config.encoder, plan.level
+        targets, pointer = as_rows(self.targets[number - 1][rows]), self.tree.pointers[number - 1]
+
+        active = active_held_out = None
+        if number > 1:
+            above = as_rows(self.targets[number - 2][rows])
+            kinds = tuple(settings.negatives)
+            beam = None
+            if self._searches(plan):
+                beam, active_held_out = self._beams(number - 1, rows, embeddings, held_out)
+            else:
+                kinds = ("teacher_forcing",)
+            active = active_rows(kinds, above, beam)
+
+        n_nodes = targets.shape[1]
+        if settings.head_init == "linear":
+            weights, _ = train_level(
+                csr_array(embeddings.astype(np.float32)), targets, pointer, active,
+                config=WARM_START, level=1, depth=1, n_threads=self.config.n_threads,
+            )  # fmt: skip
+            head = Head(*weights.to_dense())
+        elif settings.head_init == "inherit" and self.head is not None:
+            head = self.head.inherited(parents(pointer))
+        else:
+            head = Head.random(n_nodes, self.encoder.n_dims, settings.seed + number)
+        if settings.leaf_only:
+            active = None  # X-Transformer: every cluster is a candidate of every document
+        return _Prepared(head, active, active_held_out)
+
+    def _tasks(
+        self, plan: LevelPlan, rows: Indices, prepared: _Prepared
+    ) -> tuple[LevelTargets, Validation | None]:
+        targets, pointer = self.targets[plan.level - 1], self.tree.pointers[plan.level - 1]
+        if self.config.encoder.leaf_only:
+            pointer = np.array([0, targets.shape[1]])
+        task = LevelTargets(
+            as_rows(targets[rows]), pointer, prepared.active, self.config.encoder.weighted
+        )
+        if len(self.held_out) == 0:
+            return task, None
+        validation = Validation(
+            self.tokens.take(self.held_out),
+            as_rows(targets[self.held_out]),
+            pointer,
+            prepared.active_held_out,
+        )
+        return task, validation
+
+    def _beams(
+        self, level: int, rows: Indices, embeddings: Halves, held_out: Halves
+    ) -> tuple[SparseRows, SparseRows | None]:
+        """(documents, nodes of `level`) that rankers on the present embeddings reach: of the
+        documents that they are trained on, and of those held out."""
+        config = self.config
+        X = self._joined(rows, embeddings)
+        levels = []
+        for t in range(1, level + 1):
+            above = as_rows(self.targets[t - 2][rows]) if t > 1 else None
+            active = active_rows(("teacher_forcing",), above)
+            targets = as_rows(self.targets[t - 1][rows])
+            levels.append(Level(targets, self.tree.pointers[t - 1], active, t, self.tree.depth))
+        trained = train_together(X, levels, config=config.rankers, n_threads=config.n_threads)
+
+        def reached(X: SparseRows) -> SparseRows:
+            return search_nodes(
+                X,
+                [weights for weights, _ in trained],
+                self.tree.depth,
+                config,
+                beam_size=config.encoder.beam_size,
+                n_threads=config.n_threads,
+            )
+
+        if len(self.held_out) == 0:
+            return reached(X), None
+        return reached(X), reached(self._joined(self.held_out, held_out))
+
+    def _joined(self, rows: Indices, embeddings: Halves) -> SparseRows:
+        if not self.config.encoder.joint_ranker:
+            return csr_array(embeddings.astype(np.float32))
+        return join_features(as_rows(self.X[rows]), embeddings, self.config.encoder.weight)
+
+    def _keep(self, saved: Saved) -> None:
+        """Write a checkpoint, with the curves of the levels before."""
+        assert self.scratch is not None
+        if self.world.first:
+            earlier = {
+                "points": [asdict(point) for point in self.points],
+                "looks": [asdict(look) for look in self.looks],
+            }
+            self.scratch.save(Saved({**saved.facts, "earlier": earlier}, saved.tensors))

@@ -46,6 +46,10 @@ class ProjectPaths:
         """The folder that a stage writes, and DVC caches."""
         return self._root / "artifacts" / self.dataset / stage
 
+    def scratch(self, stage: str) -> Path:
+        """What a stage keeps while it runs, outside of what DVC caches; it removes it at the end."""
+        return self._root / "scratch" / self.dataset / stage
+
     def existing(self, stage: str) -> Path:
         """The same, for reading."""
         folder = self.out(stage)

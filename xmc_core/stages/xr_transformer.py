@@ -1,61 +1,147 @@
-"""Stage: the encoder, fine-tuned along the tree, and the embeddings of all texts."""
+"""Stage: the encoder, fine-tuned along the tree, and the embeddings of all texts.
+
+With `encoder.devices` above 1 the work is done by that many processes of this module, started by
+torchrun; the stage itself waits for them.
+"""
 
 import csv
+import json
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xmc_core.config import Config
-from xmc_core.persistence import write_store
-from xmc_core.reporting import Reporter
+from xmc_core.config import Config, config_from_mapping, to_mapping
+from xmc_core.errors import EncoderError, XmcError
+from xmc_core.persistence import read_store, write_store
+from xmc_core.persistence.atomic import write_text
+from xmc_core.reporting import SILENT, Reporter, StageReporter
 from xmc_core.stages.inputs import Inputs
+from xmc_core.stages.paths import ProjectPaths
 
 if TYPE_CHECKING:
-    from xmc_core.encoder.finetune import CurvePoint
+    from xmc_core.encoder.distributed import World
+    from xmc_core.encoder.finetune import CurvePoint, Look
+
+STAGE = "xr_transformer"
+JOB, FAILED = "job.json", "failed.txt"
 
 
 def run(inputs: Inputs, config: Config, out: Path, report: Reporter) -> None:
     """Fine-tune level by level and encode train and test; `encoder: none` gives zero columns."""
-    dataset = inputs.dataset
+    scratch = inputs.paths.scratch(STAGE)
     if config.encoder.name == "none":
-        train, test = (
-            np.empty((len(texts), 0), np.float32)
-            for texts in (dataset.train_texts, dataset.test_texts)
-        )
-        curve: Sequence[CurvePoint] = ()
+        rows = (len(inputs.dataset.train_texts), len(inputs.dataset.test_texts))
+        train, test = (np.empty((n_rows, 0), np.float16) for n_rows in rows)
+        write_store(out, "embeddings", arrays={"train": train, "test": test})
+        write_curve(out / "curves.csv", (), ())
+    elif config.encoder.devices > 1:
+        _run_processes(inputs.paths, config, out, scratch)
     else:
-        from xmc_core.models.xr_transformer import fine_tune  # loads torch
+        from xmc_core.encoder.distributed import ALONE  # loads torch
 
-        tuned = fine_tune(
-            dataset.train_texts,
-            inputs.X_train,
-            inputs.Y_train,
-            inputs.disentangled_tree,
-            config,
-            report=report,
-        )
-        train, curve = tuned.embeddings, tuned.curve
-        test = tuned.encoder.embed(
-            dataset.test_texts, config.encoder, n_threads=config.n_threads, report=report
-        )
-        tuned.encoder.save(out / "encoder")
-    write_store(out, "embeddings", arrays={"train": train, "test": test})
-    write_curve(out / "curves.csv", curve)
-    report.metrics(
-        dimensions=train.shape[1],
-        levels=len({point.level for point in curve}),
-        steps=max((point.step for point in curve), default=0),
+        fine_tune_and_encode(inputs, config, out, scratch, ALONE, report)
+    shutil.rmtree(scratch, ignore_errors=True)
+
+    levels, steps = _course(out / "curves.csv")
+    dimensions = read_store(out, "embeddings").arrays["train"].shape[1]
+    report.metrics(dimensions=dimensions, levels=levels, steps=steps)
+
+
+def fine_tune_and_encode(
+    inputs: Inputs, config: Config, out: Path, scratch: Path, world: "World", report: Reporter
+) -> None:
+    """What the stage is about, in one of the processes of `world`; the first one writes."""
+    from xmc_core.encoder.device import pick_device
+    from xmc_core.encoder.distributed import local_device
+    from xmc_core.models.xr_transformer import fine_tune
+
+    dataset = inputs.dataset
+    tuned = fine_tune(
+        dataset.train_texts,
+        inputs.X_train,
+        inputs.Y_train,
+        inputs.disentangled_tree,
+        config,
+        scratch=scratch,
+        world=world,
+        device=local_device(pick_device()),
+        report=report,
     )
+    tokens = tuned.encoder.tokenize(dataset.test_texts, report)
+    test = tuned.encoder.embed(
+        tokens, config.encoder, n_threads=config.n_threads, report=report, world=world
+    )
+    if world.first:
+        tuned.encoder.save(out / "encoder")
+        write_store(out, "embeddings", arrays={"train": tuned.embeddings, "test": test})
+        write_curve(out / "curves.csv", tuned.curve, tuned.looks)
+    world.wait()
 
 
-def write_curve(file: Path, curve: Sequence["CurvePoint"]) -> None:
-    """One row a point; only the header for a frozen encoder or none."""
+def _run_processes(paths: ProjectPaths, config: Config, out: Path, scratch: Path) -> None:
+    from xmc_core.encoder.distributed import torchrun
+
+    scratch.mkdir(parents=True, exist_ok=True)
+    job = {
+        "data": str(paths.data.resolve()),
+        "dataset": paths.dataset,
+        "preset": paths.preset,
+        "out": str(out.resolve()),
+        "scratch": str(scratch.resolve()),
+        "config": to_mapping(config),
+    }
+    write_text(scratch / JOB, json.dumps(job))
+    failed = scratch / FAILED
+    failed.unlink(missing_ok=True)
+    try:
+        torchrun(__name__, [str((scratch / JOB).resolve())], config.encoder.devices)
+    except EncoderError:
+        if failed.exists():
+            raise EncoderError(failed.read_text(encoding="utf-8")) from None
+        raise
+
+
+def work(job_file: Path) -> None:
+    """One of several processes: join the others, do the work; the first one reports."""
+    from xmc_core.encoder.device import pick_device
+    from xmc_core.encoder.distributed import joined
+
+    job = json.loads(job_file.read_text(encoding="utf-8"))
+    paths = ProjectPaths(Path(job["data"]), job["dataset"], job["preset"])
+    config = config_from_mapping(job["config"], str(job_file))
+    with joined(pick_device()) as world:
+        report = StageReporter(STAGE, paths.dataset) if world.first else SILENT
+        try:
+            fine_tune_and_encode(
+                Inputs(paths), config, Path(job["out"]), Path(job["scratch"]), world, report
+            )
+        except XmcError as error:
+            write_text(job_file.with_name(FAILED), str(error))
+            raise
+
+
+def write_curve(file: Path, curve: Sequence["CurvePoint"], looks: Sequence["Look"]) -> None:
+    """One row a point; only the header for a frozen encoder or none. Where documents were held out,
+    what they said stands at the step at which they were asked."""
+    said = {look.step: f"{look.precision[0]:.6g}" for look in looks}
     with file.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["step", "level", "loss", "learning_rate"])
+        writer.writerow(["step", "level", "loss", "learning_rate", "validation_precision_at_1"])
         for point in curve:
-            writer.writerow(
-                [point.step, point.level, f"{point.loss:.6g}", f"{point.learning_rate:.6g}"]
-            )
+            numbers = [f"{point.loss:.6g}", f"{point.learning_rate:.6g}"]
+            writer.writerow([point.step, point.level, *numbers, said.get(point.step, "")])
+
+
+def _course(file: Path) -> tuple[int, int]:
+    """How many levels were fine-tuned, and how many steps were taken."""
+    with file.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    return len({row["level"] for row in rows}), max((int(row["step"]) for row in rows), default=0)
+
+
+if __name__ == "__main__":
+    work(Path(sys.argv[1]))

@@ -1,0 +1,105 @@
+"""Each device keeps a share of the encoder's weights, gradients and optimiser states (FSDP2).
+
+A layer's weights are brought together when it is their turn, and let go after it. For encoders that
+do not fit into one device with their optimiser; everything smaller is faster with whole copies.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from xmc_core.encoder.batches import micro_batches
+from xmc_core.encoder.gradients import BatchGradient, is_out_of_memory, trainable_weights
+from xmc_core.encoder.model import TextEncoder
+from xmc_core.errors import EncoderError
+from xmc_core.types import Indices
+
+
+def shard(encoder: TextEncoder, dtype: torch.dtype) -> None:
+    """Deal the encoder's weights out to the processes, layer by layer; in place.
+
+    Weights that are not trained are marked by `requires_grad`: a shard cannot tell any more.
+    """
+    trained = {id(weight) for weight in trainable_weights(encoder)}
+    for weight in encoder.model.parameters():
+        weight.requires_grad_(id(weight) in trained)
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    for layer in _layers(encoder.model):
+        fully_shard(layer, mp_policy=policy)
+    fully_shard(encoder.model, mp_policy=policy)
+
+
+def gather(sharded: TextEncoder, whole: TextEncoder) -> None:
+    """Bring the weights of a sharded encoder into an equal one that every process has whole."""
+    state = {name: full(weight) for name, weight in sharded.model.state_dict().items()}
+    whole.model.load_state_dict(state)
+
+
+def is_sharded(encoder: TextEncoder) -> bool:
+    return isinstance(encoder.model, FSDPModule)
+
+
+def full(tensor: Tensor) -> Tensor:
+    """A tensor of which each process may hold a share, as a whole; all have to ask together."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def dealt(value: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor, dealt out as `like` is."""
+    if isinstance(like, DTensor):
+        return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+    return value
+
+
+class ShardedGradient(BatchGradient):
+    """The gradient of one batch where no process has the encoder as a whole."""
+
+    def of(self, rows: Indices) -> tuple[Tensor, list[Tensor]]:
+        """Mean loss of the batch and its gradients, in the order of `parameters`; those of the
+        encoder dealt out as its weights are."""
+        model: Any = self.encoder.model
+        size = self.world.size
+        shares = [
+            micro_batches(
+                rows[rank::size], self.tokens.lengths, self.max_tokens, self._at_least
+            )
+            for rank in range(size)
+        ]
+        mine = shares[self.world.rank]
+        passes = max(len(share) for share in shares)  # all take each pass together
+        total = torch.zeros((), device=self.encoder.device)
+        try:
+            for number in range(passes):
+                model.set_requires_gradient_sync(number == passes - 1)
+                counts = number < len(mine)
+                loss = self.part_loss(mine[number] if counts else mine[-1], len(rows))
+                # FSDP takes the mean over the processes, and the sum is wanted.
+                (loss * (size if counts else 0)).backward()  # type: ignore[no-untyped-call]
+                total += loss.detach() * counts
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise EncoderError(
+                "out of memory with encoder.sharded, where one process cannot cut its batch smaller "
+                f"alone: set encoder.train_tokens below {self.max_tokens:,}."
+            ) from error
+        gradients = [_gradient(parameter) for parameter in self.parameters]
+        of_head = [gradient for gradient in gradients if not isinstance(gradient, DTensor)]
+        torch._foreach_div_(of_head, float(size))
+        self.world.add([total, *of_head])
+        return total, gradients
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    gradient = parameter.grad
+    parameter.grad = None
+    return torch.zeros_like(parameter) if gradient is None else gradient
+
+
+def _layers(model: nn.Module) -> list[nn.Module]:
+    """The transformer's layers: its longest list of modules."""
+    lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
+    return max(lists, key=len, default=[])
