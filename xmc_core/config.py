@@ -332,8 +332,8 @@ class EncoderConfig:
     """Documents per optimiser step, of all devices together, per fine-tuned level."""
 
     train_tokens: int = 16_384
-    """Tokens, padding included, that go forward and backward at once; a batch of more is cut and its
-    gradients added up. Halved by itself where memory does not suffice."""
+    """Tokens, padding included, that go forward and backward at once; a batch of more is cut, and
+    its gradients added up. Halved by itself where memory does not suffice."""
 
     batch_tokens: int = 8192
     """Tokens per forward pass, padding included, when only encoding."""

@@ -114,7 +114,9 @@ def test_when_memory_runs_out_the_parts_are_halved_and_the_step_is_the_same(
 def test_a_text_too_long_for_the_memory_says_what_to_do(config, planted, task, monkeypatch):
     batch = gradient_of(config, planted, task)
     monkeypatch.setattr(batch, "part_loss", lambda *_: (_ for _ in ()).throw(MemoryError()))
-    with pytest.raises(EncoderError, match=r"a single text of \d+ tokens does not fit.*gradient_ch"):
+    with pytest.raises(
+        EncoderError, match=r"a single text of \d+ tokens does not fit.*gradient_ch"
+    ):
         batch.of(longest_first(batch))
 
 

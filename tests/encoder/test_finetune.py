@@ -10,9 +10,9 @@ from xmc_core.encoder import finetune, gradients
 from xmc_core.encoder import plan as plan_module
 from xmc_core.encoder.finetune import train_level_head
 from xmc_core.encoder.gradients import trainable_weights
-from xmc_core.encoder.plan import LevelPlan, plan_levels
 from xmc_core.encoder.head import Head, LevelTargets
 from xmc_core.encoder.model import TextEncoder
+from xmc_core.encoder.plan import LevelPlan, plan_levels
 from xmc_core.errors import ConfigError
 from xmc_core.reporting import Recorder
 from xmc_core.tree import LabelTree
@@ -44,9 +44,7 @@ def test_the_first_loss_is_the_references(config, planted, task, tiny_tokenizer)
     encoder = TextEncoder.pretrained(config)
     head = Head.random(4, encoder.n_dims, seed=0)
     tokens = encoder.tokenize(planted[0])
-    rows = next(
-        finetune.training_batches(tokens.lengths, 8, 1, config.seed * 1_000_003 + 2)
-    )
+    rows = next(finetune.training_batches(tokens.lengths, 8, 1, config.seed * 1_000_003 + 2))
     weight, bias = head.weight.detach().numpy(), head.bias.detach().numpy()
     expected = []
     for row in rows:

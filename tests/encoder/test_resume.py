@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+from tests.encoder.projects import make_project
 from tests.encoder.test_along_the_tree import X, settings  # noqa: F401
-from xmc_core.config import to_mapping
+from xmc_core.config import Config, to_mapping
 from xmc_core.encoder import finetune
 from xmc_core.encoder.checkpoint import Saved, Scratch
 from xmc_core.models.xr_transformer import fine_tune
@@ -24,7 +25,7 @@ CHANGES = {
 }  # fmt: skip
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     pass
 
 
@@ -34,7 +35,7 @@ def stop_at(monkeypatch, step):
 
     def breaking(self, rows, pace, *, point):
         if self.first_step + self.done + 1 == step:
-            raise Stopped
+            raise StoppedError
         original(self, rows, pace, point=point)
 
     monkeypatch.setattr(finetune._Training, "_step", breaking)
@@ -67,7 +68,7 @@ def test_goes_on_after_any_step_and_ends_the_same(run, monkeypatch, step):
     whole, _ = run("whole")
     with monkeypatch.context() as patch:
         stop_at(patch, step)
-        with pytest.raises(Stopped):
+        with pytest.raises(StoppedError):
             run("broken")
     resumed, messages = run("broken")
     same(resumed, whole)
@@ -82,9 +83,9 @@ def test_goes_on_when_stopped_while_encoding_at_the_end(run, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(
-            xr_transformer._Run, "embed_all", lambda self: (_ for _ in ()).throw(Stopped())
+            xr_transformer._Run, "embed_all", lambda self: (_ for _ in ()).throw(StoppedError())
         )
-        with pytest.raises(Stopped):
+        with pytest.raises(StoppedError):
             run("broken")
     resumed, messages = run("broken")
     same(resumed, whole)
@@ -94,7 +95,7 @@ def test_goes_on_when_stopped_while_encoding_at_the_end(run, monkeypatch):
 def test_other_settings_begin_anew(run, monkeypatch):
     with monkeypatch.context() as patch:
         stop_at(patch, 9)
-        with pytest.raises(Stopped):
+        with pytest.raises(StoppedError):
             run("broken")
     resumed, messages = run("broken", learning_rate=2e-3)
     same(resumed, run("whole", learning_rate=2e-3)[0])
@@ -123,27 +124,14 @@ def test_a_checkpoint_holds_what_was_put_in(tmp_path):
 @pytest.fixture
 def project(tmp_path, planted, tree, tiny_folder):
     """A data set ready for the stage, and a function that starts it as `xmc run` would."""
-    from xmc_core.config import Config
-    from xmc_core.data import Dataset
-    from xmc_core.stages.paths import ProjectPaths
-    from xmc_core.stages.runner import run_stage
-
     encoder = {
         "name": str(tiny_folder), "max_length": 16, "batch_size": 8, "batch_tokens": 64,
         "levels": 2, "steps": [150, 150], "learning_rate": 1e-3, "checkpoint_every": 10,
     }  # fmt: skip
     config = Config().replace(encoder=encoder, tfidf={"min_df": 1})
-    texts, Y = planted
 
     def make(name):
-        paths = ProjectPaths(tmp_path / name, "toy")
-        names = [f"label {i}" for i in range(12)]
-        Dataset(texts[:90], texts[90:], names, Y[:90], Y[90:]).save(paths.out("dataset"))
-        run_stage("tfidf_features", paths, config, quiet=True)
-        folder = paths.out("disentangled_tree")
-        tree.save(folder / "tree")
-        (folder / "manifest.json").write_text("{}")
-        return paths
+        return make_project(tmp_path / name, planted, tree, config)
 
     script = tmp_path / "stage.py"
     script.write_text(

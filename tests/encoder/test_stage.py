@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+from tests.encoder.projects import make_project
 from xmc_core.config import Config
-from xmc_core.data import Dataset
 from xmc_core.encoder.model import TextEncoder
 from xmc_core.errors import ConfigError
 from xmc_core.stages.inputs import Inputs
@@ -25,15 +25,7 @@ def settings(tiny_folder):
 
 @pytest.fixture
 def paths(tmp_path, planted, tree, settings) -> ProjectPaths:
-    paths = ProjectPaths(tmp_path, "toy")
-    texts, Y = planted
-    names = [f"label {i}" for i in range(12)]
-    Dataset(texts[:90], texts[90:], names, Y[:90], Y[90:]).save(paths.out("dataset"))
-    run_stage("tfidf_features", paths, settings, quiet=True)
-    folder = paths.out("disentangled_tree")
-    tree.save(folder / "tree")
-    (folder / "manifest.json").write_text("{}")
-    return paths
+    return make_project(tmp_path, planted, tree, settings)
 
 
 def test_writes_the_encoder_its_embeddings_and_the_curve(paths, settings):

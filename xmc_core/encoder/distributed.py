@@ -26,7 +26,8 @@ BUCKET = 2**25
 """Numbers that are added up over the processes in one call: 128 MB of float32."""
 
 WAIT_HOURS = 12
-"""The others wait while the first process prepares a level; torch would give up after ten minutes."""
+"""The others wait while the first process prepares a level; by default they give up after half an
+hour or less."""
 
 
 @dataclass(frozen=True, slots=True)

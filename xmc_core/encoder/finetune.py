@@ -314,9 +314,7 @@ class _Training:
 def curves(facts: Json) -> tuple[list[CurvePoint], list[Look]]:
     """The learning curve that a checkpoint holds."""
     points = [CurvePoint(**point) for point in facts["points"]]
-    looks = [
-        Look(look["step"], look["level"], tuple(look["precision"])) for look in facts["looks"]
-    ]
+    looks = [Look(look["step"], look["level"], tuple(look["precision"])) for look in facts["looks"]]
     return points, looks
 
 

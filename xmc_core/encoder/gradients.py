@@ -206,7 +206,9 @@ def recomputing(encoder: TextEncoder, wanted: bool) -> Iterator[None]:
         )
     # transformers 5 renames these on the way.
     enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
-    disable = getattr(model, "activation_checkpointing_disable", model.gradient_checkpointing_disable)
+    disable = getattr(
+        model, "activation_checkpointing_disable", model.gradient_checkpointing_disable
+    )
     enable({"use_reentrant": False})
     layers = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
     for layer in layers:

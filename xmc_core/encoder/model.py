@@ -238,9 +238,9 @@ def _read(folder: Path, pooling: str) -> tuple[Any, Any]:
 
     # transformers fills in what a file lacks with random numbers, and only logs it.
     pooled = pooling == "pooler"
-    lacking = [
-        key for key in found["missing_keys"] if pooled or not key.startswith("pooler.")
-    ] + [str(key) for key in found["mismatched_keys"]]
+    lacking = [key for key in found["missing_keys"] if pooled or not key.startswith("pooler.")] + [
+        str(key) for key in found["mismatched_keys"]
+    ]
     if lacking:
         raise EncoderError(
             f"the weights in {folder} do not fit its config.json: {len(lacking)} tensors are "

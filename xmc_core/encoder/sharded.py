@@ -29,7 +29,9 @@ def shard(encoder: TextEncoder, dtype: torch.dtype) -> None:
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
     for layer in _layers(encoder.model):
         fully_shard(layer, mp_policy=policy)
-    fully_shard(encoder.model, mp_policy=policy)
+    # By default what lies outside the layers stays together after a forward pass; the model then
+    # shows whole weights in place of the shares that the optimiser knows.
+    fully_shard(encoder.model, mp_policy=policy, reshard_after_forward=True)
 
 
 def gather(sharded: TextEncoder, whole: TextEncoder) -> None:
@@ -63,9 +65,7 @@ class ShardedGradient(BatchGradient):
         model: Any = self.encoder.model
         size = self.world.size
         shares = [
-            micro_batches(
-                rows[rank::size], self.tokens.lengths, self.max_tokens, self._at_least
-            )
+            micro_batches(rows[rank::size], self.tokens.lengths, self.max_tokens, self._at_least)
             for rank in range(size)
         ]
         mine = shares[self.world.rank]
@@ -83,8 +83,8 @@ class ShardedGradient(BatchGradient):
             if not is_out_of_memory(error):
                 raise
             raise EncoderError(
-                "out of memory with encoder.sharded, where one process cannot cut its batch smaller "
-                f"alone: set encoder.train_tokens below {self.max_tokens:,}."
+                "out of memory with encoder.sharded, where no process can cut its batch smaller on "
+                f"its own: set encoder.train_tokens below {self.max_tokens:,}."
             ) from error
         gradients = [_gradient(parameter) for parameter in self.parameters]
         of_head = [gradient for gradient in gradients if not isinstance(gradient, DTensor)]

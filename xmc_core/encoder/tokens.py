@@ -2,7 +2,7 @@
 
 A store of n texts is one array of ids and n + 1 offsets: 2 bytes a token for vocabularies of up to
 65,536 (BERT, RoBERTa), else 4, and no padding. The lists that a tokeniser returns take 30 to 40.
-With a folder the ids go straight to a file and are memory-mapped: Amazon-3M at 128 tokens is 0.8 GB.
+With a folder the ids go straight to a file and are memory-mapped.
 """
 
 from collections.abc import Sequence

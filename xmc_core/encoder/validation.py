@@ -28,7 +28,7 @@ class Validation:
 
     pointer: Pointers
     active: SparseRows | None
-    """(n_rows, parents) that the level above reaches, whether true or not. None: all nodes count."""
+    """(n_rows, parents) that the level above reaches, true or not. None: all nodes count."""
 
     def precision(
         self,

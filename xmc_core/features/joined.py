@@ -7,9 +7,7 @@ from xmc_core.errors import DataError, ShapeError
 from xmc_core.types import Floats, Halves, SparseRows
 
 
-def join_features(
-    X: SparseRows, embeddings: Floats | Halves, weight: float = 1.0
-) -> SparseRows:
+def join_features(X: SparseRows, embeddings: Floats | Halves, weight: float = 1.0) -> SparseRows:
     """Put each row's embedding, at length `weight`, behind its sparse features of unit length.
 
     X' = [X, weight * E / |E|], the features of XR-Transformer's rankers. At weight 1, the paper's,

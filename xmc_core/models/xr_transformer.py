@@ -87,8 +87,8 @@ def fine_tune(
         Tf-idf of the same texts; helps to choose each level's negatives.
     Y : (n_samples, n_labels)
     scratch
-        A folder of this run's own. Token ids and embeddings are kept there instead of in memory, and
-        checkpoints: called again with the same data and settings, a run that was killed goes on.
+        A folder of this run's own, for token ids and embeddings, which are else held in memory, and
+        for checkpoints: called again with the same data and settings, a killed run goes on.
     world
         The processes that share the work; with several, `scratch` is one that all of them see.
     device
@@ -309,7 +309,9 @@ class _Run:
         searches = self._searches(plan)
         none = self.encoder.n_dims if searches or settings.head_init == "linear" else 0
         if not none:
-            return np.empty((len(rows), 0), np.float16), np.empty((len(self.held_out), 0), np.float16)
+            return np.empty((len(rows), 0), np.float16), np.empty(
+                (len(self.held_out), 0), np.float16
+            )
         sample = self._embed(self.tokens.take(rows))
         held_out = self._embed(self.tokens.take(self.held_out))
         return sample, held_out

@@ -47,7 +47,7 @@ class ProjectPaths:
         return self._root / "artifacts" / self.dataset / stage
 
     def scratch(self, stage: str) -> Path:
-        """What a stage keeps while it runs, outside of what DVC caches; it removes it at the end."""
+        """What a stage keeps while it runs, outside of what DVC caches, and removes at the end."""
         return self._root / "scratch" / self.dataset / stage
 
     def existing(self, stage: str) -> Path:

@@ -1,0 +1,89 @@
+"""Several processes give what one gives, but for the order of sums."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+
+from tests.encoder.projects import make_project
+from xmc_core.config import Config
+from xmc_core.encoder.distributed import World
+from xmc_core.encoder.model import TextEncoder
+from xmc_core.errors import ConfigError, EncoderError
+from xmc_core.stages.inputs import Inputs
+from xmc_core.stages.runner import run_stage
+
+
+@pytest.fixture(scope="module")
+def config(tiny_folder):
+    encoder = {
+        "name": str(tiny_folder), "max_length": 16, "batch_size": 9, "batch_tokens": 64,
+        "train_tokens": 32, "levels": 2, "steps": [6, 8], "learning_rate": 1e-3,
+        "precision": "fp32", "validation_rows": 20, "checkpoint_every": 5,
+    }  # fmt: skip
+    return Config().replace(encoder=encoder, tfidf={"min_df": 1}, n_threads=1)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, planted, tree, config):
+    return finished(tmp_path_factory.mktemp("alone"), planted, tree, config)
+
+
+def finished(folder, planted, tree, config):
+    paths = make_project(folder, planted, tree, config)
+    run_stage("xr_transformer", paths, config, quiet=True)
+    return paths
+
+
+def losses(paths):
+    with (paths.out("xr_transformer") / "curves.csv").open() as file:
+        return np.array([float(row["loss"]) for row in csv.DictReader(file)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, {"sharded": True}])
+def test_two_processes_have_the_loss_curve_of_one(tmp_path, planted, tree, config, alone, changes):
+    two = config.replace(encoder={"devices": 2, **changes})
+    paths = finished(tmp_path, planted, tree, two)
+    assert_allclose(losses(paths), losses(alone), rtol=2e-4)
+    inputs, expected = Inputs(paths), Inputs(alone)
+    for name in ("embeddings_train", "embeddings_test"):
+        assert_allclose(getattr(inputs, name), getattr(expected, name), atol=2e-3)
+    encoder = TextEncoder.load(inputs.encoder)
+    again = encoder.embed(inputs.dataset.test_texts, two.encoder)
+    assert_array_equal(again, inputs.embeddings_test)
+    assert not paths.scratch("xr_transformer").exists()
+
+
+@pytest.mark.slow
+def test_what_one_of_the_processes_refuses_is_the_stages_error(tmp_path, planted, tree, config):
+    two = config.replace(encoder={"devices": 2, "levels": 5})
+    paths = make_project(tmp_path, planted, tree, two)
+    with pytest.raises(EncoderError, match=r"encoder\.levels is 5 but the tree has 3 levels"):
+        run_stage("xr_transformer", paths, two, quiet=True)
+    assert not paths.out("xr_transformer").exists()
+
+
+def test_a_batch_is_not_smaller_than_the_devices():
+    with pytest.raises(ConfigError, match=r"encoder\.batch_size must be at least encoder\.devices"):
+        Config().replace(encoder={"devices": 64})
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 6])
+def test_every_process_takes_as_many_turns_and_every_item_counts_once(count):
+    items = list(range(count))
+    shares = [World(rank, 3).share(items) for rank in range(3)]
+    assert len({len(share) for share in shares}) == 1
+    assert sorted(item for share in shares for item, counts in share if counts) == items
+
+
+def test_alone_nothing_is_added_and_nobody_is_waited_for():
+    world = World()
+    x = torch.ones(2)
+    world.add([x])
+    world.wait()
+    assert x.tolist() == [1, 1]
+    assert world.any(True, x.device)
+    assert not world.any(False, x.device)
