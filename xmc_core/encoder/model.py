@@ -81,7 +81,8 @@ class TextEncoder:
     @property
     def positions(self) -> int:
         """The most tokens that a text may have."""
-        known = int(getattr(self.model.config, "max_position_embeddings", None) or 2**31)
+        known = int(getattr(self.model.config, "max_position_embeddings", None) or 0)
+        known = known if known > 0 else 2**31  # XLNet, whose positions are relative, says -1
         # RoBERTa's positions start behind the padding id; only its tokeniser knows the rest.
         return min(known, int(self.tokenizer.model_max_length))
 
