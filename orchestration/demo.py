@@ -187,7 +187,8 @@ def show_results(console: Console, project: DvcProject, dataset: str, lines: Lin
     table.add_column("")
     for name in SUMMARY:
         table.add_column(name, justify="right")
-    for title, values in summary_table(metrics, project.config(dataset).encoder.name):
+    config = project.config(dataset)
+    for title, values in summary_table(metrics, config.encoder.name, config.member_titles):
         table.add_row(title, *(f"{value:.2f}" for value in values))
     console.print()
     console.print(table)

@@ -12,6 +12,7 @@ from xmc_core.config import (
     Config,
     DatasetConfig,
     EncoderConfig,
+    EnsembleConfig,
     RankersConfig,
     TfidfBlock,
     TfidfConfig,
@@ -160,6 +161,22 @@ def test_an_unknown_parameter_is_named_with_the_nearest_known():
         ("encoder.steps", [], "encoder.steps must be a value, or a list with at least one"),
         ("encoder.warmup", 1, "encoder.warmup must be 0 or more and below 1, got 1.0"),
         ("inference.post_processor", "tanh", "must be one of none, sigmoid, l1-hinge"),
+        ("ensemble.average", "mean", "ensemble.average must be one of softmax, sigmoid, rank"),
+        ("ensemble.members", [{"seed": 1}], "ensemble.members must be empty (one model, as the"),
+        ("ensemble.members", [{}, "bert"], "ensemble.members[1] must be a mapping, got 'bert'"),
+        ("ensemble.members", [{}, {"seed": 0}], "[0] and ensemble.members[1] make the same model"),
+        ("ensemble.members", [{}, {"seed": 1}, {}], "[0] and ensemble.members[2] make the same"),
+        (
+            "ensemble.members",
+            [{}, {"sede": 1}],
+            "ensemble.members[1]: there is no parameter sede; did you mean seed?",
+        ),
+        (
+            "ensemble.members",
+            [{"name": "a"}, {"name": "b", "max_length": 4}],
+            "ensemble.members[1]: encoder.max_length must be between 8 and 8192, got 4",
+        ),
+        ("ensemble.members", [{"seed": "x"}, {}], "ensemble.members[0]: seed must be of type int"),
         ("dataset.source", "sql", "dataset.source must be one of files, python-api, got 'sql'"),
         ("dataset.source", "python-api", "dataset.packages must be a list of import names"),
         ("dataset.test_share", 1, "dataset.test_share must be between 0 and 1, got 1.0"),
@@ -181,6 +198,35 @@ def test_a_list_of_groups_is_read_and_written_and_one_stands_for_a_list():
     assert config_from_mapping(yaml.safe_load(yaml.safe_dump(to_mapping(config))), "x") == config
 
 
+def test_a_member_takes_the_section_encoder_and_changes_what_it_names():
+    members = [{}, {"name": "b", "learning_rate": "2e-5", "seed": 7}, {"name": "none", "seed": 1}]
+    changes = {"encoder.name": "a", "encoder.seed": 3, "tree.seed": 5, "ensemble.members": members}
+    config = load_config(overrides=changes)
+    first, second, third = config.members
+    assert first == config.replace(**{"ensemble.members": []})
+    assert second.encoder == dataclasses.replace(
+        config.encoder, name="b", learning_rate=(2e-5,), seed=7
+    )
+    assert [own.tree.seed for own in config.members] == [5, 7, 1]
+    assert third.encoder.name == "none"
+    assert {own.ensemble.members for own in config.members} == {()}
+    later = config.replace(**{"encoder.steps": [9]})  # members follow the section
+    assert [own.encoder.steps for own in later.members] == [(9,)] * 3
+    assert config_from_mapping(yaml.safe_load(yaml.safe_dump(to_mapping(config))), "x") == config
+    assert config.member_titles == ["a", "b, learning_rate 2e-5, seed 7", "none, seed 1"]
+
+
+def test_without_an_ensemble_the_only_member_is_the_config_itself():
+    config = load_config(overrides={"encoder.seed": 3})
+    assert config.members == (config,)
+    assert config.member_titles == []
+
+
+def test_members_without_an_encoder_differ_by_seed_alone():
+    members = [{"name": "none", "weight": 0.5}, {"name": "none", "seed": 0}]
+    refused({"ensemble": {"members": members}}, "make the same model; give them different seeds")
+
+
 def test_python_code_meets_the_same_rules():
     with pytest.raises(
         ConfigError, match=r"tfidf.blocks\[0\].max_df must be above 0 and at most 1"
@@ -190,6 +236,8 @@ def test_python_code_meets_the_same_rules():
         RankersConfig(cost=(0.0,))
     with pytest.raises(ConfigError, match=r"encoder.pooling must be one of mean, first"):
         EncoderConfig(pooling="max")
+    with pytest.raises(ConfigError, match=r"ensemble.members\[0\]: there is no parameter nam"):
+        Config(ensemble=EnsembleConfig(members=({"nam": "a"}, {})))
 
 
 def test_a_parameter_cannot_be_a_value_and_a_group():

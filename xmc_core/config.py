@@ -34,6 +34,7 @@ SOURCES = ("files", "python-api")
 ANALYZERS = ("word", "char", "char_wb")
 POOLINGS = ("mean", "first", "pooler")
 ENCODER_LOSSES = ("squared_hinge", "hinge", "bce")
+AVERAGES = ("softmax", "sigmoid", "rank")
 
 Value = TypeVar("Value")
 
@@ -495,6 +496,30 @@ class InferenceConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EnsembleConfig:
+    """Several models whose answers are averaged, each with an encoder and a tree of its own."""
+
+    members: tuple[Json, ...] = ()
+    """What each model changes of the section `encoder`, at least two of them; none: one model.
+    `[{}, {seed: 1}, {name: roberta-base, learning_rate: 2e-5, seed: 2}]`. A `seed` named here also
+    grows the tree of the member's final rankers. `name: none` is a member on tf-idf alone."""
+
+    average: str = "softmax"
+    """What is averaged over the members. softmax: shares of a row's list, which add up to 1;
+    sigmoid: 1 / (1 + exp(-score)); rank: top_k for the first label of a list, 1 less for the
+    next. A label that is not on a member's list counts 0 there."""
+
+    def __post_init__(self) -> None:
+        _require_each((self.average,), AVERAGES, "ensemble.average")
+        _require(
+            len(self.members) != 1,
+            "ensemble.members",
+            "empty (one model, as the other sections say) or a list of at least two",
+            [*self.members],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """All settings of one pipeline."""
 
@@ -505,6 +530,7 @@ class Config:
     disentangle: DisentangleConfig = field(default_factory=DisentangleConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
+    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
 
     n_threads: int = -1
     """Threads; -1 uses every core. Results do not depend on it."""
@@ -520,10 +546,60 @@ class Config:
             "-1 or at least 1",
             self.n_threads,
         )
+        members = self.members
+        for number, member in enumerate(members):
+            for earlier in range(number):
+                if _same_model(members[earlier], member):
+                    raise ConfigError(
+                        f"ensemble.members[{earlier}] and ensemble.members[{number}] make the same "
+                        "model; give them different seeds, or leave one out."
+                    )
+
+    @property
+    def members(self) -> "tuple[Config, ...]":
+        """The settings of each model of the ensemble, as of a single model; without an ensemble,
+        these settings alone."""
+        if not self.ensemble.members:
+            return (self,)
+        encoder = to_mapping(self.encoder)
+        members = []
+        for number, changes in enumerate(self.ensemble.members):
+            where = f"ensemble.members[{number}]"
+            own: EncoderConfig = _build(EncoderConfig, {**encoder, **changes}, where, "")
+            seed = own.seed if "seed" in changes else self.tree.seed
+            tree = dataclasses.replace(self.tree, seed=seed)
+            members.append(
+                dataclasses.replace(self, encoder=own, tree=tree, ensemble=EnsembleConfig())
+            )
+        return tuple(members)
+
+    @property
+    def member_titles(self) -> list[str]:
+        """What tells the members of an ensemble apart, for people; empty without one.
+
+        >>> members = [{}, {"name": "roberta-base", "seed": 2}]
+        >>> Config(ensemble=EnsembleConfig(members=tuple(members))).member_titles
+        ['none', 'roberta-base, seed 2']
+        """
+        return [
+            ", ".join(
+                [
+                    own.encoder.name,
+                    *(f"{name} {value}" for name, value in changes.items() if name != "name"),
+                ]
+            )
+            for own, changes in zip(self.members, self.ensemble.members, strict=False)
+        ]
 
     def replace(self, **overrides: Any) -> "Config":
         """Copy with dotted names changed: `config.replace(**{"tree.branching": 8})`."""
         return config_from_mapping(_merge(to_mapping(self), _nest(overrides)), "overrides")
+
+
+def _same_model(one: Config, other: Config) -> bool:
+    """Without an encoder, nothing but the tree's seed tells two members apart."""
+    without = one.encoder.name == other.encoder.name == "none"
+    return one.tree == other.tree and (without or one.encoder == other.encoder)
 
 
 def to_mapping(config: Any) -> Json:
@@ -532,6 +608,8 @@ def to_mapping(config: Any) -> Json:
     def plain(value: Any) -> Any:
         if dataclasses.is_dataclass(value):
             return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+        if isinstance(value, Mapping):
+            return {name: plain(content) for name, content in value.items()}
         return [plain(v) for v in value] if isinstance(value, tuple) else value
 
     mapping: Json = plain(config)
@@ -652,6 +730,12 @@ def _build_or_convert(value: Any, hint: Any, where: str, name: str) -> Any:
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return _build(hint, value, where, f"{name}.")
     inner = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else None
+    if typing.get_origin(inner) is dict:  # changes to another section, which checks them
+        groups = value if isinstance(value, list | tuple) else [value]
+        for number, group in enumerate(groups):
+            if not isinstance(group, Mapping):
+                raise ConfigError(f"{where}: {name}[{number}] must be a mapping, got {group!r}.")
+        return tuple(dict(group) for group in groups)
     if not (isinstance(inner, type) and dataclasses.is_dataclass(inner)):
         return _convert(value, hint, f"{where}: {name}")
     items = value if isinstance(value, list | tuple) else [value]

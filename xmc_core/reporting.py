@@ -108,6 +108,22 @@ class Recorder(Reporter):
         self.events.append({"event": event, **values})
 
 
+class MemberReporter(Reporter):
+    """Hands on what one member of an ensemble tells, under its name: `member_2_loss`."""
+
+    def __init__(self, report: Reporter, number: int) -> None:
+        self._report = report
+        self._number = number
+
+    def emit(self, event: str, **values: Any) -> None:
+        if event == "message":
+            values["text"] = f"member {self._number}: {values['text']}"
+        if event in ("metrics", "curve"):
+            own = values["values"].items()
+            values["values"] = {f"member_{self._number}_{name}": value for name, value in own}
+        self._report.emit(event, **values)
+
+
 class TerminalReporter(Reporter):
     """A line an event on standard error; on a terminal, progress is a bar that moves in place."""
 

@@ -101,7 +101,7 @@ def register(
             code_paths=[str(Path(xmc_core.__file__).parent)],
             signature=signature(params),
             input_example=(list(example), params),
-            pip_requirements=requirements(with_encoder=config.encoder.name != "none"),
+            pip_requirements=requirements(with_encoder=needs_encoder(config)),
             tags=dict(tags),
         )
     # MLflow tries the example itself, but only warns when it fails. What cannot answer is not
@@ -124,6 +124,11 @@ def signature(params: Mapping[str, int]) -> "ModelSignature":
         ),
         params=ParamSchema([ParamSpec(name, "long", value) for name, value in params.items()]),
     )
+
+
+def needs_encoder(config: Config) -> bool:
+    """Whether any model of the bundle has a transformer."""
+    return any(own.encoder.name != "none" for own in config.members)
 
 
 def requirements(*, with_encoder: bool) -> list[str]:

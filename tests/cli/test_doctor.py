@@ -70,6 +70,12 @@ def test_an_encoder_that_is_not_here_is_broken(sound: Path):
     assert "no/such-encoder" in finding.found
 
 
+def test_the_encoders_of_all_members_are_looked_at(sound: Path):
+    members = "    ensemble: { members: [{}, { name: no/such-encoder }] }\n"
+    (sound / "params.yaml").write_text(PARAMS + members)
+    assert only(doctor.check_settings(), "encoder no/such-encoder").state == "broken"
+
+
 def test_outside_of_a_project_it_says_so(sound: Path):
     (sound / "params.yaml").unlink()
     assert only(doctor.check_settings(), "project").remedy == "run xmc from the project's folder"

@@ -171,6 +171,31 @@ def test_what_cannot_be_predicted_or_measured_is_said(
     assert words in result.err
 
 
+def test_an_ensemble_answers_like_any_model(xmc: Command, project: Path):
+    raw = project / "data" / "raw" / "here"
+    write_documents(raw / "train.jsonl", small_documents())
+    write_documents(raw / "test.jsonl", small_documents(20))
+    params = project / "params.yaml"
+    members = "    ensemble: { members: [{}, { seed: 1 }, { seed: 2 }], average: rank }\n"
+    params.write_text(PARAMS + members)
+    shown = xmc("run", "-d", "here").out
+    assert "Ensemble of 3 models" in shown
+    assert "Member 3: none, seed 2" in shown
+    lines = xmc("predict", "here", "about topic3 and detail8", "-k", "2", "--json").out
+    answer = json.loads(lines)
+    assert set(answer["labels"]) == {"t3", "d8"}
+    assert 9 <= answer["scores"][0] <= 10  # of ten places the first, or nearly
+    bundle = "data/artifacts/here/rankers/bundle"
+    from_model = json.loads(xmc("evaluate", bundle, "-d", "here", "--json").out)
+    assert from_model == json.loads(xmc("evaluate", "-d", "here", "--json").out)
+    assert "17 labels" in xmc("tree", "here", "--stage", "rankers").out
+
+    params.write_text(params.read_text().replace("seed: 2 }]", "sede: 2 }]"))
+    result = xmc("run", "-d", "here")
+    assert result.code == 2
+    assert "ensemble.members[2]: there is no parameter sede; did you mean seed?" in result.err
+
+
 def test_tree_shows_sizes_and_clusters(on_finished: Command):
     result = on_finished("tree", "here")
     assert result.code == 0

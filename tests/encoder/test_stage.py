@@ -32,10 +32,11 @@ def test_writes_the_encoder_its_embeddings_and_the_curve(paths, settings):
     facts = run_stage("xr_transformer", paths, settings, quiet=True)
     assert facts == {"dimensions": 32, "levels": 2, "steps": 7}
     inputs = Inputs(paths)
-    assert inputs.embeddings_train.shape == (90, 32)
-    encoder = TextEncoder.load(inputs.encoder)
+    [encoded] = inputs.encoded(settings)
+    assert encoded.train.shape == (90, 32)
+    encoder = TextEncoder.load(encoded.encoder)
     again = encoder.embed(inputs.dataset.test_texts, settings.encoder)
-    assert_array_equal(again, inputs.embeddings_test)
+    assert_array_equal(again, encoded.test)
     with (paths.out("xr_transformer") / "curves.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["step"], row["level"]) for row in rows] == [
@@ -65,10 +66,10 @@ def test_without_an_encoder_embeddings_have_no_columns(paths, settings):
         "xr_transformer", paths, settings.replace(**{"encoder.name": "none"}), quiet=True
     )
     assert facts == {"dimensions": 0, "levels": 0, "steps": 0}
-    inputs = Inputs(paths)
-    assert (inputs.embeddings_train.shape, inputs.embeddings_test.shape) == ((90, 0), (30, 0))
-    assert inputs.embeddings_train.dtype == np.float16
-    assert not inputs.encoder.exists()
+    [encoded] = Inputs(paths).encoded(settings)
+    assert (encoded.train.shape, encoded.test.shape) == ((90, 0), (30, 0))
+    assert encoded.train.dtype == np.float16
+    assert encoded.encoder is None
     curves = (paths.out("xr_transformer") / "curves.csv").read_text()
     assert curves == "step,level,loss,learning_rate,validation_precision_at_1\n"
 

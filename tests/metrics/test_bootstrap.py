@@ -160,3 +160,13 @@ def test_names_both_sizes_when_the_models_saw_different_rows(champion):
 def test_a_draw_that_misses_every_labelled_row_counts_zero():
     rows = RowScores(np.array([1.0, 0.0, 0.0]), np.array([1.0, 0.0, 0.0]))
     assert bootstrap_intervals({"R@1": rows})["R@1"].low == 0.0
+
+
+def test_the_other_way_round_is_the_pair_swapped():
+    rng = np.random.default_rng(4)
+    a, b = rng.random(200) < 0.6, rng.random(200) < 0.4
+    there, back = paired_bootstrap(a, b), paired_bootstrap(b, a).reversed()
+    assert there.verdict == back.verdict == "better"
+    assert back.difference == pytest.approx(there.difference)
+    assert (back.low, back.high) == pytest.approx((there.low, there.high))
+    assert back.p_value == there.p_value

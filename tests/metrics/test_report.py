@@ -119,6 +119,9 @@ def test_long_texts_are_cut_between_words():
         lambda: plots.learning_curve(POINTS),
         lambda: plots.learning_curve(POINTS[:1]),
         lambda: plots.learning_curve([]),
+        lambda: plots.learning_curve(
+            [{**point, "member": member} for member in (1.0, 2.0) for point in POINTS]
+        ),
     ],
 )
 def test_pictures_are_pictures_and_the_same_every_time(draw):
@@ -154,3 +157,5 @@ def test_learning_curves_are_read_back_and_further_columns_ignored():
     expected = [{"step": 1.0, "level": 1.0, "loss": 0.5, "learning_rate": 1e-4}]
     assert tables.read_curves(text) == expected
     assert tables.read_curves(tables.empty_curves()) == []
+    several = "step,level,loss,learning_rate,member\n1,1,0.5,1e-4,2\n"
+    assert tables.read_curves(several) == [{**expected[0], "member": 2.0}]

@@ -6,7 +6,7 @@ from scipy.sparse import csr_array
 from xmc_core.config import Config, TfidfConfig
 from xmc_core.errors import DataError
 from xmc_core.features.tfidf import fit_tfidf
-from xmc_core.models import PipelineModel, train_xr_linear
+from xmc_core.models import Member, PipelineModel, train_xr_linear
 
 NAMES = ["bread", "cheese", "iron", "wood"]
 TEXTS = [f"{name} and {other}" for name in NAMES for other in NAMES]
@@ -17,7 +17,7 @@ def trained():
     vectorizer, X = fit_tfidf(TEXTS, TfidfConfig(min_df=1))
     Y = csr_array([[float(name in text) for name in NAMES] for text in TEXTS])
     config = Config().replace(**{"disentangle.max_clusters": 1, "n_threads": 1})
-    return PipelineModel(vectorizer, train_xr_linear(X, Y, config), NAMES)
+    return PipelineModel(vectorizer, (Member(train_xr_linear(X, Y, config)),), NAMES)
 
 
 def test_texts_can_be_asked_about_given_labels(pipeline):

@@ -1,5 +1,6 @@
 """From a bundle to a champion that answers: real models in a real MLflow store."""
 
+import shutil
 from pathlib import Path
 
 import dagster as dg
@@ -16,7 +17,7 @@ from orchestration.partitions import datasets
 from tests.orchestration.stores import predictions, small_dataset
 from xmc_core.config import config_from_mapping, to_mapping
 from xmc_core.features.tfidf import fit_tfidf
-from xmc_core.models import PipelineModel, train_xr_linear
+from xmc_core.models import Member, PipelineModel, train_xr_linear
 
 DATASET = datasets.get_partition_keys()[0]
 NAME = model_name(DATASET)
@@ -36,7 +37,7 @@ def bundle():
     data = small_dataset()
     vectorizer, X_train = fit_tfidf(data.train_texts, CONFIG.tfidf)
     model = train_xr_linear(X_train, data.Y_train, CONFIG)
-    return PipelineModel(vectorizer, model, data.label_names)
+    return PipelineModel(vectorizer, (Member(model),), data.label_names)
 
 
 @pytest.fixture
@@ -169,6 +170,37 @@ def test_the_champion_answers_texts_with_names_and_scores(project, register, mlf
     pinned = Path(requirements).read_text()
     assert f"numpy=={np.__version__}" in pinned
     assert "torch" not in pinned
+
+
+def test_an_ensemble_is_registered_and_answers(project, register, mlflow, bundle):
+    import mlflow as library
+
+    members = CONFIG.replace(**{"ensemble.members": [{}, {"seed": 1}]})
+    params = {"datasets": [DATASET], "settings": {DATASET: to_mapping(members)}}
+    (project.folder / "params.yaml").write_text(yaml.safe_dump(params))
+    data, folder = small_dataset(), project.out("rankers", DATASET) / "bundle"
+    X_train = bundle.vectorizer.transform(data.train_texts)
+    models = [train_xr_linear(X_train, data.Y_train, own) for own in members.members]
+    ensemble = PipelineModel(bundle.vectorizer, tuple(map(Member, models)), data.label_names)
+    shutil.rmtree(folder)
+    ensemble.save(folder)
+    trained(project, right=0.6, md5="a" * 32)
+    register()
+    model = library.pyfunc.load_model(f"models:/{NAME}@champion")
+    expected = ensemble.named(ensemble.predict(["train text 3"], top_k=2))
+    [answer] = model.predict(["train text 3"], params={"top_k": 2})
+    assert [list(zip(answer["labels"], answer["scores"], strict=True))] == expected
+
+
+def test_a_bundle_with_an_encoder_needs_torch():
+    from orchestration.mlflow_model.registry import needs_encoder
+
+    assert not needs_encoder(CONFIG)
+    assert needs_encoder(CONFIG.replace(**{"encoder.name": "a"}))
+    for_one = [{"name": "none"}, {"name": "a"}]
+    assert needs_encoder(CONFIG.replace(**{"ensemble.members": for_one}))
+    neither = [{"name": "none"}, {"name": "none", "seed": 1}]
+    assert not needs_encoder(CONFIG.replace(**{"encoder.name": "a", "ensemble.members": neither}))
 
 
 def test_without_a_bundle_the_message_says_what_to_run(project, mlflow, instance):

@@ -6,7 +6,7 @@ from scipy.sparse import csr_array
 from xmc_core.config import Config, TfidfConfig, TreeConfig
 from xmc_core.data import Dataset
 from xmc_core.errors import DataError
-from xmc_core.models import PipelineModel, train_xr_linear
+from xmc_core.models import Member, PipelineModel, train_xr_linear
 from xmc_core.persistence import read_store
 from xmc_core.stages.inputs import Inputs
 from xmc_core.stages.paths import STAGES, ProjectPaths
@@ -52,11 +52,12 @@ def test_blocks_of_terms_go_through_the_stage_and_a_saved_pipeline(paths, tmp_pa
     assert inputs.X_train.shape[1] == len(inputs.vectorizer.terms()) > 10
 
     model = train_xr_linear(inputs.X_train, inputs.dataset.Y_train, config)
-    pipeline = PipelineModel(inputs.vectorizer, model, inputs.dataset.label_names)
+    pipeline = PipelineModel(inputs.vectorizer, (Member(model),), inputs.dataset.label_names)
     pipeline.save(tmp_path / "bundle")
     again = PipelineModel.load(tmp_path / "bundle")
     assert again.vectorizer.config == config.tfidf
-    assert_array_equal(again.features(TEST).toarray(), pipeline.features(TEST).toarray())
+    [expected], [found] = pipeline.features(TEST), again.features(TEST)
+    assert_array_equal(found.toarray(), expected.toarray())
     assert_array_equal(again.predict(TEST).scores, pipeline.predict(TEST).scores)
     assert again.named(again.predict(["winery"]))[0][0][0] == "wine"  # no word of it is known
 
@@ -100,7 +101,7 @@ def test_both_trees_put_labels_together_by_rows_or_by_names(tmp_path, kind, toge
     )
     for stage in STAGES[1:-1]:
         run_stage(stage, paths, config, quiet=True)
-    final = PipelineModel.load(paths.out("rankers") / "bundle").model.tree
+    final = PipelineModel.load(paths.out("rankers") / "bundle").members[0].model.tree
     for tree in (Inputs(paths).initial_tree, final):
         assert {tuple(tree.leaf_labels(leaf).tolist()) for leaf in range(2)} == together
 

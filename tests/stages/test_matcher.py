@@ -75,7 +75,7 @@ def test_without_an_encoder_the_final_model_is_the_one_that_training_would_give(
     for stage in ("matcher", "disentangled_tree", "xr_transformer", "rankers"):
         run_stage(stage, paths, config, quiet=True)
     inputs = Inputs(paths)
-    final = PipelineModel.load(paths.out("rankers") / "bundle").model
+    final = PipelineModel.load(paths.out("rankers") / "bundle").members[0].model
     trained = train_xr_linear(inputs.X_train, inputs.Y_train, config)
     assert final.tree.n_slots == trained.tree.n_slots
     assert (final.tree.n_slots > 6) == in_rankers

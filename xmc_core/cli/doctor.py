@@ -219,7 +219,7 @@ def check_settings() -> Iterator[Finding]:
             yield Finding(
                 f"data set {name}", "good", f"settings and {config.dataset.source} are fine"
             )
-            encoders.add(config.encoder.name)
+            encoders |= {own.encoder.name for own in config.members}
     for encoder in sorted(encoders - {"none"}):
         yield check_encoder(encoder)
 

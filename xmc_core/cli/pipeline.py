@@ -85,7 +85,7 @@ def _show_metrics(paths: "ProjectPaths", config: "Config") -> None:
     table = Table("percent, test split", title=paths.dataset, title_justify="left")
     for name in SUMMARY:
         table.add_column(name, justify="right")
-    for model, values in summary_table(metrics, config.encoder.name):
+    for model, values in summary_table(metrics, config.encoder.name, config.member_titles):
         table.add_row(model, *(f"{value:.2f}" for value in values))
     console = Console()
     console.print(table)

@@ -49,7 +49,11 @@ def tree(
     words: Annotated[int, typer.Option("--words", min=1, help="Words per cluster.")] = 6,
     labels: Annotated[int, typer.Option("--labels", min=0, help="Labels per cluster.")] = 4,
     stage: Annotated[
-        Grown, typer.Option("--stage", help="Which tree: as it was grown, or as it is used.")
+        Grown,
+        typer.Option(
+            "--stage",
+            help="Which tree: as it was grown, or as it is used (an ensemble's first one).",
+        ),
     ] = Grown.initial_tree,
     preset: PresetOption = None,
 ) -> None:
@@ -87,7 +91,7 @@ def open_guide(paths: "ProjectPaths", stage: Grown) -> "tuple[TreeGuide, Pointer
 
     folder = paths.existing(stage.value)
     grown = (
-        PipelineModel.load(folder / "bundle").model.tree
+        PipelineModel.load(folder / "bundle").members[0].model.tree
         if stage is Grown.rankers
         else LabelTree.load(folder / "tree")
     )

@@ -28,6 +28,7 @@ def warmup() -> None:
     """
     from xmc_core.cli.progress import CommandReporter
     from xmc_core.config import Config
+    from xmc_core.inference.ensemble import average_predictions
     from xmc_core.models import PipelineModel
     from xmc_core.reporting import PROGRESS_SECONDS, duration
     from xmc_core.stages.paths import STAGES, ProjectPaths
@@ -50,7 +51,8 @@ def warmup() -> None:
             if (seconds := time.monotonic() - began) > PROGRESS_SECONDS:
                 report.progress(done, len(STAGES) + 1, "steps", seconds)
             run_stage(stage, paths, config, quiet=True)
-        PipelineModel.load(paths.out("rankers") / "bundle").predict(["topic0 topic1"])
+        predictions = PipelineModel.load(paths.out("rankers") / "bundle").predict(["topic0 topic1"])
+        average_predictions([predictions, predictions], "rank")
         train_other_layouts(config)
     typer.echo(f"kernels are ready ({duration(time.monotonic() - began)})")
 

@@ -47,6 +47,10 @@ class PairedResult:
         """`better`, `worse`, or `even` where the interval holds 0."""
         return "better" if self.low > 0.0 else "worse" if self.high < 0.0 else "even"
 
+    def reversed(self) -> "PairedResult":
+        """Second model minus first."""
+        return PairedResult(-self.difference, -self.high, -self.low, self.p_value)
+
 
 @dataclass(frozen=True, slots=True)
 class Gate:

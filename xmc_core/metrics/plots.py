@@ -150,7 +150,9 @@ def recall_by_beam(recalls: Mapping[str, Mapping[int, float]]) -> bytes:
 
 
 def learning_curve(points: Sequence[Mapping[str, float]]) -> bytes:
-    """Loss over the steps of all levels in a row, a colour a level; the learning rate below."""
+    """Loss over the steps of all levels in a row, a colour a level; the learning rate below.
+
+    An ensemble's members follow one another."""
     with style.context(["default", STYLE]):
         figure = Figure(figsize=(8, 4.4), layout="constrained")
         if not points:
@@ -167,8 +169,9 @@ def learning_curve(points: Sequence[Mapping[str, float]]) -> bytes:
         _dress(loss_axes, "Fine-tuning, coarse to fine", "loss")
         _dress(rate_axes, "", "learning rate")
         offset = 0.0
-        for place, level in enumerate(dict.fromkeys(point["level"] for point in points)):
-            own = [point for point in points if point["level"] == level]
+        parts = dict.fromkeys((point.get("member"), point["level"]) for point in points)
+        for place, (member, level) in enumerate(parts):
+            own = [p for p in points if (p.get("member"), p["level"]) == (member, level)]
             steps = np.array([point["step"] for point in own])
             if place and steps[0] <= offset:
                 steps = (
@@ -177,9 +180,10 @@ def learning_curve(points: Sequence[Mapping[str, float]]) -> bytes:
             colour = COLOURS[(place + 1) % len(COLOURS)]
             loss = np.array([point["loss"] for point in own])
             loss_axes.plot(steps, loss, color=colour, alpha=0.3, linewidth=1)
-            loss_axes.plot(
-                steps, _smooth(loss), color=colour, linewidth=2, label=f"level {level:.0f}"
-            )
+            label = f"level {level:.0f}"
+            if member is not None:
+                label = f"member {member:.0f}, {label}"
+            loss_axes.plot(steps, _smooth(loss), color=colour, linewidth=2, label=label)
             rate_axes.plot(steps, [point["learning_rate"] for point in own], color=colour)
             offset = float(steps[-1])
         loss_axes.set_ylim(bottom=0)

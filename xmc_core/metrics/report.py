@@ -5,7 +5,7 @@ are those of metrics.json, so that no two places show different ones.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from xmc_core.metrics.bootstrap import Interval, PairedResult
 from xmc_core.metrics.render import Answer, Answers, Block, Cell, Heading, Picture, Table, Text
@@ -37,23 +37,41 @@ class Evaluation:
     answers: Sequence[Answer]
     pictures: Sequence[Picture]
 
+    over_members: Mapping[str, Mapping[str, PairedResult]] = field(default_factory=dict)
+    """The final model minus each member, where it is an ensemble."""
 
-def model_titles(encoder: str) -> dict[str, str]:
-    """How people read the three models; `encoder` is `encoder.name` of the config."""
+
+def model_titles(encoder: str, members: Sequence[str] = ()) -> dict[str, str]:
+    """How people read the three models; `encoder` is `encoder.name` of the config.
+
+    With an ensemble, `members` says what tells each member from the others.
+
+    >>> list(model_titles("none", ["seed 1", "seed 2"]).items())[2:4]
+    [('xr_transformer', 'Ensemble of 2 models'), ('member_1', 'Member 1: seed 1')]
+    """
     final = "Final rankers (no encoder)" if encoder == "none" else "XR-Transformer, final rankers"
-    return dict(
-        zip(MODELS, ("XR-Linear, initial tree", "XR-Linear, disentangled tree", final), strict=True)
-    )
+    if members:
+        final = f"Ensemble of {len(members)} models"
+    titles = ("XR-Linear, initial tree", "XR-Linear, disentangled tree", final)
+    told = {member_key(n): f"Member {n}: {what}" for n, what in enumerate(members, start=1)}
+    return dict(zip(MODELS, titles, strict=True)) | told
 
 
-def summary_table(metrics: Json, encoder: str = "") -> list[tuple[str, tuple[float, ...]]]:
+def member_key(number: int) -> str:
+    """Of a member's figures in metrics.json; members count from 1."""
+    return f"member_{number}"
+
+
+def summary_table(
+    metrics: Json, encoder: str = "", members: Sequence[str] = ()
+) -> list[tuple[str, tuple[float, ...]]]:
     """Rows (model, values of SUMMARY) of a metrics.json, for terminals.
 
     >>> one = {name: 50.0 for name in SUMMARY}
     >>> summary_table({"xr_linear": one})
     [('XR-Linear, initial tree', (50.0, 50.0, 50.0, 50.0, 50.0, 50.0))]
     """
-    titles = model_titles(encoder)
+    titles = model_titles(encoder, members)
     return [
         (titles.get(model, model), tuple(float(values[name]) for name in SUMMARY))
         for model, values in metrics.items()
@@ -65,7 +83,8 @@ def blocks(evaluation: Evaluation) -> list[Block]:
     content: list[Block] = [
         Text(
             "Three models answered the same test documents: the linear baseline on the initial "
-            "tree, the same after labels were given several clusters, and the final model. "
+            "tree, the same after labels were given several clusters, and the final model"
+            f"{', below it its members one by one' if evaluation.over_members else ''}. "
             "All figures are percent, each with its 95% interval: where it may as well have been, "
             "had other documents like these been asked (bootstrap over the test rows)."
         ),
@@ -76,7 +95,8 @@ def blocks(evaluation: Evaluation) -> list[Block]:
             "same documents (paired bootstrap): 95% interval and p value. Up or down is said only "
             "where the interval leaves out 0."
         ),
-        _comparison(evaluation),
+        _comparison(evaluation, evaluation.against_baseline),
+        *_gain_of_the_ensemble(evaluation),
         *evaluation.pictures,
         Heading("Five questions"),
         Text(
@@ -127,10 +147,25 @@ def _summary(evaluation: Evaluation) -> Table:
     return Table(("Model", *SUMMARY), tuple(rows))
 
 
-def _comparison(evaluation: Evaluation) -> Table:
+def _gain_of_the_ensemble(evaluation: Evaluation) -> list[Block]:
+    if not evaluation.over_members:
+        return []
+    return [
+        Heading("What the ensemble gains"),
+        Text(
+            "The final model's figure minus that of each of its members alone, in the same way: up "
+            "says that averaging was worth it."
+        ),
+        _comparison(evaluation, evaluation.over_members),
+    ]
+
+
+def _comparison(
+    evaluation: Evaluation, compared: Mapping[str, Mapping[str, PairedResult]]
+) -> Table:
     tones = {"better": "up", "worse": "down", "even": ""}
     rows = []
-    for model, results in evaluation.against_baseline.items():
+    for model, results in compared.items():
         cells = [Cell(evaluation.titles[model])]
         for name in SUMMARY:
             result = results[name]

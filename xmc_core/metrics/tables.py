@@ -43,9 +43,10 @@ def empty_curves() -> str:
 
 
 def read_curves(text: str) -> list[dict[str, float]]:
-    """Points of a learning curve; further columns are left alone."""
+    """Points of a learning curve, of an ensemble each with its `member`; further columns are left
+    alone."""
     return [
-        {name: float(point[name]) for name in CURVE_COLUMNS}
+        {name: float(point[name]) for name in (*CURVE_COLUMNS, "member") if name in point}
         for point in csv.DictReader(StringIO(text))
     ]
 
@@ -53,13 +54,17 @@ def read_curves(text: str) -> list[dict[str, float]]:
 def comparison_json(
     intervals: Mapping[str, Mapping[str, Interval]],
     against_baseline: Mapping[str, Mapping[str, PairedResult]],
+    over_members: Mapping[str, Mapping[str, PairedResult]] | None = None,
 ) -> str:
-    """Intervals of every model, and of every model but the baseline its differences to it."""
+    """Intervals of every model, of every model but the baseline its differences to it, and what an
+    ensemble gains over each of its members."""
     told: dict[str, Any] = {}
     for model, own in intervals.items():
         told[model] = {name: rounded(asdict(interval)) for name, interval in own.items()}
         for name, result in against_baseline.get(model, {}).items():
             told[model][name]["against_baseline"] = rounded(asdict(result))
+        for name, result in (over_members or {}).get(model, {}).items():
+            told[model][name]["gain_of_the_ensemble"] = rounded(asdict(result))
     return json_text(told)
 
 

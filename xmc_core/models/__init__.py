@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from xmc_core.errors import StoreError
-from xmc_core.models.pipeline import PipelineModel
+from xmc_core.models.pipeline import Member, PipelineModel
 from xmc_core.models.xr_linear import XRLinear, train_xr_linear
 from xmc_core.persistence.store import read_manifest
 
-__all__ = ["PipelineModel", "XRLinear", "load_model", "train_xr_linear"]
+__all__ = ["Member", "PipelineModel", "XRLinear", "load_model", "train_xr_linear"]
 
 KINDS: dict[str, type[XRLinear] | type[PipelineModel]] = {
     "xr-linear": XRLinear,

@@ -4,22 +4,26 @@
 <folder>/vectorizer/        tf-idf
 <folder>/encoder/           the fine-tuned transformer; absent without one
 <folder>/model/             XR-Linear over [tf-idf, embedding]
+
+An ensemble has the last two once for each member, in <folder>/members/0/, 1/ ...
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xmc_core.config import AVERAGES, EncoderConfig, EnsembleConfig
 from xmc_core.data import Predictions
-from xmc_core.errors import DataError
+from xmc_core.errors import ConfigError, DataError, ShapeError, StoreError
 from xmc_core.features.joined import join_features
 from xmc_core.features.tfidf import TfidfVectorizer
+from xmc_core.inference.ensemble import average_predictions, average_scores
 from xmc_core.models.xr_linear import XRLinear
 from xmc_core.persistence import read_store, write_store
-from xmc_core.types import Json, SparseRows
+from xmc_core.types import Halves, Json, SparseRows
 
 if TYPE_CHECKING:
     from xmc_core.encoder.model import TextEncoder
@@ -27,35 +31,86 @@ if TYPE_CHECKING:
 KIND = "pipeline"
 
 
+def member_folders(folder: Path, n_members: int) -> list[Path]:
+    """Where the members of an ensemble lie; a single model lies in the folder itself."""
+    if n_members == 1:
+        return [folder]
+    return [folder / "members" / str(number) for number in range(n_members)]
+
+
 @dataclass(frozen=True, eq=False)
-class PipelineModel:
-    """Vectoriser, encoder (if any) and rankers of one training run."""
+class SavedEncoder:
+    """A fine-tuned encoder's folder, opened at the first text: torch takes seconds to import."""
 
-    vectorizer: TfidfVectorizer
-    model: XRLinear
-    label_names: list[str]
-    """Of label 0 .. n_labels - 1."""
-
-    encoder_folder: Path | None = None
-    facts: Json | None = None
-    """Data set, settings; whatever leads back to where the model came from."""
+    folder: Path
 
     @cached_property
-    def encoder(self) -> "TextEncoder | None":
-        """Loaded at the first prediction: torch takes seconds to import."""
-        if self.encoder_folder is None:
-            return None
+    def opened(self) -> "TextEncoder":
         from xmc_core.encoder.model import TextEncoder
 
-        return TextEncoder.load(self.encoder_folder)
+        return TextEncoder.load(self.folder)
 
-    def features(self, texts: Sequence[str]) -> SparseRows:
-        """(n_texts, n_features) rows as the rankers were trained on: [tf-idf, embedding]."""
-        X = self.vectorizer.transform(texts)
+    def embed(self, texts: Sequence[str], settings: EncoderConfig) -> Halves:
+        return self.opened.embed(texts, settings)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Member:
+    """Rankers, and the encoder whose embeddings they were trained on, if any."""
+
+    model: XRLinear
+    encoder: SavedEncoder | None = None
+
+    def features(self, texts: Sequence[str], X: SparseRows) -> SparseRows:
+        """(n_texts, n_features) [tf-idf, embedding] of texts whose tf-idf is X."""
         if self.encoder is None:
             return X
         settings = self.model.config.encoder
         return join_features(X, self.encoder.embed(texts, settings), settings.weight)
+
+    def save(self, folder: Path) -> None:
+        self.model.save(folder / "model")
+        if self.encoder is not None:
+            shutil.copytree(self.encoder.folder, folder / "encoder", dirs_exist_ok=True)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Member":
+        encoder = folder / "encoder"
+        return cls(
+            XRLinear.load(folder / "model"), SavedEncoder(encoder) if encoder.is_dir() else None
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class PipelineModel:
+    """Vectoriser, encoder (if any) and rankers of one training run; of an ensemble, several
+    encoders and rankers, whose answers are averaged."""
+
+    vectorizer: TfidfVectorizer
+    members: tuple[Member, ...]
+    """One model, or those of an ensemble."""
+
+    label_names: list[str]
+    """Of label 0 .. n_labels - 1."""
+
+    average: str = EnsembleConfig().average
+    """How the members' answers become one: `ensemble.average` of the config."""
+
+    facts: Json | None = None
+    """Data set, settings; whatever leads back to where the model came from."""
+
+    def __post_init__(self) -> None:
+        sizes = {member.model.n_labels for member in self.members}
+        if len(sizes) != 1 or max(sizes) > len(self.label_names):
+            raise ShapeError(
+                f"there are {len(self.label_names):,} label names, but members of "
+                f"{' and '.join(map(str, sorted(sizes))) or 'no'} labels; all members must have "
+                "the same labels, each with its name."
+            )
+        if self.average not in AVERAGES:
+            raise ConfigError(
+                f"there is no average {self.average!r}; choose from {', '.join(AVERAGES)}."
+            )
 
     def predict(
         self,
@@ -68,15 +123,40 @@ class PipelineModel:
 
         `allow` names the only labels to choose from; `restricted` is for names that come again.
         Raises DataError if `texts` is a single string or holds something that is not a string, or
-        if a name in `allow` is not a label's.
+        if a name in `allow` is not a label's, ConfigError if top_k or beam_size is below 1.
         """
         model = self if allow is None else self.restricted(allow)
-        return model.model.predict(self._checked_features(texts), top_k=top_k, beam_size=beam_size)
+        answers = [
+            member.model.predict(X, model._list_length(member, top_k), beam_size)
+            for member, X in zip(model.members, model.features(texts), strict=True)
+        ]
+        return answers[0] if len(answers) == 1 else model.averaged(answers, top_k)
+
+    def features(self, texts: Sequence[str]) -> Iterator[SparseRows]:
+        """(n_texts, n_features) rows as the rankers were trained on, [tf-idf, embedding], of each
+        member in turn, so that only one member's are held in memory."""
+        X = self._tfidf(texts)
+        return (member.features(texts, X) for member in self.members)
+
+    def averaged(self, answers: Sequence[Predictions], top_k: int | None = None) -> Predictions:
+        """What the ensemble answers where its members answer so."""
+        config = self.members[0].model.config
+        return average_predictions(
+            answers,
+            self.average,
+            top_k=config.inference.top_k if top_k is None else top_k,
+            n_threads=config.n_threads,
+        )
 
     def score(self, texts: Sequence[str], pairs: SparseRows) -> SparseRows:
         """Scores of given (text, label) pairs, no beam cut: the stored entries of `pairs`,
-        (n_texts, n_labels); see `XRLinear.score`."""
-        return self.model.score(self._checked_features(texts), pairs)
+        (n_texts, n_labels); see `XRLinear.score`. An ensemble takes a row's pairs for its members'
+        lists: softmax and rank compare them with each other, see `average_scores`."""
+        scores = [
+            member.model.score(X, pairs)
+            for member, X in zip(self.members, self.features(texts), strict=True)
+        ]
+        return scores[0] if len(scores) == 1 else average_scores(scores, self.average)
 
     def restricted(self, names: Sequence[str]) -> "PipelineModel":
         """The same pipeline, choosing among the labels of these names only."""
@@ -85,19 +165,31 @@ class PipelineModel:
         if unknown := set(names) - self._label_numbers.keys():
             raise DataError(f"{min(unknown)!r} is not a label of this model.")
         labels = [self._label_numbers[name] for name in names]
-        return replace(self, model=self.model.restricted(labels))
+        return replace(
+            self,
+            members=tuple(
+                replace(member, model=member.model.restricted(labels)) for member in self.members
+            ),
+        )
 
     @cached_property
     def _label_numbers(self) -> dict[str, int]:
         return {name: number for number, name in enumerate(self.label_names)}
 
-    def _checked_features(self, texts: Sequence[str]) -> SparseRows:
+    def _list_length(self, member: Member, top_k: int | None) -> int | None:
+        """Labels that a member is asked for. In an ensemble no fewer than its settings say: else
+        the best label would depend on how many are wanted beside it."""
+        if len(self.members) == 1 or top_k is None or top_k < 1:  # the member refuses the last
+            return top_k
+        return max(top_k, member.model.config.inference.top_k)
+
+    def _tfidf(self, texts: Sequence[str]) -> SparseRows:
         if isinstance(texts, str):
             raise DataError('predict takes a list of texts; for a single one pass ["..."].')
         for row, text in enumerate(texts):
             if not isinstance(text, str):
                 raise DataError(f"text {row} is of type {type(text).__name__}; texts are strings.")
-        return self.features(texts)
+        return self.vectorizer.transform(texts)
 
     def named(self, predictions: Predictions) -> list[list[tuple[str, float]]]:
         """(label name, score) pairs of each row, best first, padding left out."""
@@ -115,21 +207,32 @@ class PipelineModel:
     def save(self, folder: Path | str) -> None:
         """Write everything that prediction needs, so that the folder can be moved anywhere."""
         folder = Path(folder)
-        write_store(folder, KIND, strings={"label_names": self.label_names}, facts=self.facts)
+        facts = dict(self.facts or {})
+        if len(self.members) > 1:
+            facts |= {"members": len(self.members), "average": self.average}
+        write_store(folder, KIND, strings={"label_names": self.label_names}, facts=facts)
         self.vectorizer.save(folder / "vectorizer")
-        self.model.save(folder / "model")
-        if self.encoder_folder is not None:
-            shutil.copytree(self.encoder_folder, folder / "encoder", dirs_exist_ok=True)
+        for own, member in zip(
+            member_folders(folder, len(self.members)), self.members, strict=True
+        ):
+            member.save(own)
 
     @classmethod
     def load(cls, folder: Path | str) -> "PipelineModel":
-        """Open a saved pipeline; arrays are memory-mapped, the encoder waits for its first text."""
+        """Open a saved pipeline; arrays are memory-mapped, encoders wait for their first text.
+
+        Raises StoreError if the folder is not a pipeline, or is incomplete, altered or damaged.
+        """
         folder = Path(folder)
         store = read_store(folder, KIND)
-        return cls(
-            TfidfVectorizer.load(folder / "vectorizer"),
-            XRLinear.load(folder / "model"),
-            store.strings("label_names"),
-            folder / "encoder" if (folder / "encoder").is_dir() else None,
-            store.facts,
-        )
+        facts = dict(store.facts)
+        n_members = facts.pop("members", 1)
+        average = facts.pop("average", EnsembleConfig().average)
+        vectorizer = TfidfVectorizer.load(folder / "vectorizer")
+        members = tuple(Member.load(own) for own in member_folders(folder, n_members))
+        try:
+            return cls(vectorizer, members, store.strings("label_names"), average, facts)
+        except (ConfigError, ShapeError) as error:
+            raise StoreError(
+                f"{folder} does not hold together: {error} Restore or rebuild the folder."
+            ) from error

@@ -191,6 +191,7 @@ class XRLinear:
             arrays["allowed"] = self.allowed
         settings = to_mapping(self.config)
         del settings["n_threads"]  # of this machine, not of the model: equal models, equal bytes
+        del settings["ensemble"]  # of the pipeline: a single model is none
         facts = {
             "config": settings,
             "layout": LAYOUT,

@@ -1,4 +1,5 @@
-"""Judges the three models on the test split, side by side, and writes what people look at.
+"""Judges the three models on the test split, side by side, and writes what people look at. The
+members of an ensemble stand beside them.
 
 Into the stage's own folder go the scores row by row, which the champion's gate resamples; into the
 reports' folder the files of REPORT_FILES. Everything is the same in every run on the same input.
@@ -15,10 +16,18 @@ import numpy as np
 from xmc_core.config import Config
 from xmc_core.data import Dataset, Predictions
 from xmc_core.metrics import plots
-from xmc_core.metrics.bootstrap import Interval, compare_models
+from xmc_core.metrics.bootstrap import Interval, PairedResult, compare_models
 from xmc_core.metrics.ranking import RowScores, evaluate, rounded, row_scores
 from xmc_core.metrics.render import Answer, Picture, to_html, to_markdown
-from xmc_core.metrics.report import MODELS, SUMMARY, Evaluation, blocks, model_titles, shorten
+from xmc_core.metrics.report import (
+    MODELS,
+    SUMMARY,
+    Evaluation,
+    blocks,
+    member_key,
+    model_titles,
+    shorten,
+)
 from xmc_core.metrics.rows import save_rows
 from xmc_core.metrics.slices import (
     Slice,
@@ -69,11 +78,14 @@ def run(inputs: "Inputs", config: Config, out: Path, report: Reporter) -> None:
     """Measure, compare, draw, tell."""
     dataset = inputs.dataset
     predictions = {model: inputs.predictions(stage) for model, stage in SOURCES.items()}
-    titles = model_titles(config.encoder.name)
+    members = _members(inputs, config)
+    titles = model_titles(config.encoder.name, config.member_titles)
 
-    metrics = {model: _metrics(own, dataset, config) for model, own in predictions.items()}
-    rows = {model: _rows(own, dataset, config) for model, own in predictions.items()}
+    every = {**predictions, **members}
+    metrics = {model: _metrics(own, dataset, config) for model, own in every.items()}
+    rows = {model: _rows(own, dataset, config) for model, own in every.items()}
     intervals, compared = compare_models(rows, seed=config.seed)
+    over_members = _gains(rows, list(members), config)
     slices = {model: _slices(own, dataset, config) for model, own in predictions.items()}
     recalls = _recalls(inputs, config, report)
     answers = _answers(dataset, predictions[MODELS[-1]])
@@ -87,6 +99,7 @@ def run(inputs: "Inputs", config: Config, out: Path, report: Reporter) -> None:
             metrics=metrics,
             intervals=intervals,
             against_baseline=compared,
+            over_members=over_members,
             facts=_facts(dataset, config),
             answers=answers,
             pictures=pictures,
@@ -106,10 +119,32 @@ def run(inputs: "Inputs", config: Config, out: Path, report: Reporter) -> None:
 
     save_rows(out, rows, dataset.Y_test)
     write_text(out / "examples.json", json_text([asdict(answer) for answer in answers]))
-    write_text(out / "comparison.json", comparison_json(intervals, compared))
+    write_text(out / "comparison.json", comparison_json(intervals, compared, over_members))
     for name in REPORT_FILES:  # last, when nothing can go wrong any more
         _replace(inputs.paths.reports / name, files[name])
     report.metrics(**{name: metrics[MODELS[-1]][name] for name in SUMMARY})
+
+
+def _members(inputs: "Inputs", config: Config) -> dict[str, Predictions]:
+    """Each member of an ensemble alone; empty without one."""
+    if not config.ensemble.members:
+        return {}
+    own = inputs.member_predictions(len(config.members))
+    return {member_key(number): answers for number, answers in enumerate(own, start=1)}
+
+
+def _gains(
+    rows: Mapping[str, Mapping[str, RowScores]], members: Sequence[str], config: Config
+) -> dict[str, dict[str, PairedResult]]:
+    """The ensemble minus each of its members, row by row on the same documents."""
+    if not members:
+        return {}
+    final = MODELS[-1]
+    _, below = compare_models({m: rows[m] for m in (final, *members)}, seed=config.seed)
+    return {
+        member: {name: result.reversed() for name, result in own.items()}
+        for member, own in below.items()
+    }
 
 
 def _metrics(predictions: Predictions, dataset: Dataset, config: Config) -> dict[str, float]:
@@ -201,7 +236,7 @@ def _facts(dataset: Dataset, config: Config) -> list[tuple[str, str]]:
         ("Labels in the test split only", f"{len(dataset.label_names) - dataset.n_labels:,}"),
         ("Labels per test document, mean", f"{float(n_true.mean()):.2f}"),
         ("Training documents per label, median", f"{float(np.median(counts)):.0f}"),
-        ("Encoder", config.encoder.name),
+        ("Encoder", ", ".join(dict.fromkeys(own.encoder.name for own in config.members))),
         ("Propensity constants", f"A = {a:g}, B = {b:g}"),
     ]
 
@@ -218,7 +253,7 @@ def _pictures(
         Picture(
             "metrics.png",
             "The three models with their 95% intervals.",
-            plots.metric_bars({titles[model]: own for model, own in intervals.items()}),
+            plots.metric_bars({titles[model]: intervals[model] for model in MODELS}),
         ),
         Picture(
             "deciles.png",

@@ -3,13 +3,17 @@
 from functools import cached_property
 from pathlib import Path
 
+from xmc_core.config import Config
 from xmc_core.data import Dataset, Predictions
+from xmc_core.errors import DataError
 from xmc_core.features.tfidf import TfidfVectorizer
+from xmc_core.models.pipeline import member_folders
 from xmc_core.models.xr_linear import XRLinear
 from xmc_core.persistence import read_store
+from xmc_core.persistence.store import read_manifest
 from xmc_core.stages.paths import ProjectPaths
 from xmc_core.tree import LabelTree
-from xmc_core.types import Floats, SparseRows
+from xmc_core.types import Halves, SparseRows
 
 
 class Inputs:
@@ -65,20 +69,47 @@ class Inputs:
         """Of `disentangled_tree`: XR-Linear over that tree."""
         return XRLinear.load(self.paths.existing("disentangled_tree") / "model")
 
-    @property
-    def encoder(self) -> Path:
-        """Of `xr_transformer`: the fine-tuned encoder; no folder with `encoder.name: none`."""
-        return self.paths.existing("xr_transformer") / "encoder"
+    def encoded(self, config: Config) -> "list[Encoded]":
+        """Of `xr_transformer`: what each member's encoder made of the texts; one without an
+        ensemble.
 
-    @cached_property
-    def embeddings_train(self) -> Floats:
-        """(n_train, n_dims); n_dims is 0 with `encoder.name: none`."""
-        return read_store(self.paths.existing("xr_transformer"), "embeddings").arrays["train"]
-
-    @cached_property
-    def embeddings_test(self) -> Floats:
-        return read_store(self.paths.existing("xr_transformer"), "embeddings").arrays["test"]
+        Raises DataError if the stage ran with another number of members.
+        """
+        folder, n_members = self.paths.existing("xr_transformer"), len(config.members)
+        facts = read_manifest(folder)["facts"]
+        if (found := int(facts.get("members", 1))) != n_members:
+            raise DataError(
+                f"{folder} holds {found} of the models that ensemble.members asks for, not "
+                f"{n_members}; run the stage `xr_transformer` again."
+            )
+        return [Encoded(own) for own in member_folders(folder, n_members)]
 
     def predictions(self, stage: str) -> Predictions:
         """On the test split, of `matcher`, `disentangled_tree` or `rankers`."""
         return Predictions.load(self.paths.existing(stage) / "predictions")
+
+    def member_predictions(self, n_members: int) -> list[Predictions]:
+        """On the test split, of `rankers`: those of each member of an ensemble."""
+        folders = member_folders(self.paths.existing("rankers"), n_members)
+        return [Predictions.load(folder / "predictions") for folder in folders]
+
+
+class Encoded:
+    """What `xr_transformer` wrote of one model."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def encoder(self) -> Path | None:
+        """The fine-tuned encoder; None with `encoder.name: none`."""
+        return own if (own := self.folder / "encoder").is_dir() else None
+
+    @cached_property
+    def train(self) -> Halves:
+        """(n_train, n_dims) embeddings; n_dims is 0 with `encoder.name: none`."""
+        return read_store(self.folder, "embeddings").arrays["train"]
+
+    @cached_property
+    def test(self) -> Halves:
+        return read_store(self.folder, "embeddings").arrays["test"]

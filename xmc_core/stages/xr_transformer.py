@@ -1,7 +1,8 @@
 """Stage: the encoder, fine-tuned along the tree, and the embeddings of all texts.
 
 With `encoder.devices` above 1 the work is done by that many processes of this module, started by
-torchrun; the stage itself waits for them.
+torchrun; the stage itself waits for them. An ensemble's members are fine-tuned one after the other;
+each has the files of a single model, in members/0/, 1/ ...
 """
 
 import csv
@@ -16,39 +17,92 @@ import numpy as np
 
 from xmc_core.config import Config, config_from_mapping, to_mapping
 from xmc_core.errors import EncoderError, XmcError
+from xmc_core.models.pipeline import member_folders
 from xmc_core.persistence import read_store, write_store
 from xmc_core.persistence.atomic import write_text
-from xmc_core.reporting import SILENT, Reporter, StageReporter
+from xmc_core.reporting import SILENT, MemberReporter, Reporter, StageReporter
 from xmc_core.stages.inputs import Inputs
 from xmc_core.stages.paths import ProjectPaths
+from xmc_core.tree import LabelTree
 
 if TYPE_CHECKING:
     from xmc_core.encoder.distributed import World
     from xmc_core.encoder.finetune import CurvePoint, Look
 
 STAGE = "xr_transformer"
+CURVES = "curves.csv"
 JOB, FAILED = "job.json", "failed.txt"
 
 
 def run(inputs: Inputs, config: Config, out: Path, report: Reporter) -> None:
     """Fine-tune level by level and encode train and test; `encoder: none` gives zero columns."""
-    scratch = inputs.paths.scratch(STAGE)
+    members, scratch = config.members, inputs.paths.scratch(STAGE)
+    folders = member_folders(out, len(members))
+    if len(members) == 1:
+        run_member(inputs, config, out, scratch, None, report)
+    else:
+        check_members(members, inputs.disentangled_tree)
+        for number, own in enumerate(members):
+            kept = member_folders(scratch, len(members))[number]
+            report.message(f"member {number + 1} of {len(members)}: {own.encoder.name}")
+            run_member(inputs, own, folders[number], kept, number + 1, report)
+        write_store(out, "members", facts={"members": len(members)})
+        join_curves([folder / CURVES for folder in folders], out / CURVES)
+        report.metrics(members=len(members))
+    # Only now: a stage that is killed goes through the members it has done in no time.
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def run_member(
+    inputs: Inputs,
+    config: Config,
+    out: Path,
+    scratch: Path,
+    member: int | None,
+    report: Reporter,
+) -> None:
+    """One model; `member` is its number in the ensemble, from 1, if it belongs to one."""
     if config.encoder.name == "none":
         rows = (len(inputs.dataset.train_texts), len(inputs.dataset.test_texts))
         train, test = (np.empty((n_rows, 0), np.float16) for n_rows in rows)
         write_store(out, "embeddings", arrays={"train": train, "test": test})
-        write_curve(out / "curves.csv", (), ())
+        write_curve(out / CURVES, (), ())
     elif config.encoder.devices > 1:
-        _run_processes(inputs.paths, config, out, scratch)
+        _run_processes(inputs.paths, config, out, scratch, member)
     else:
         from xmc_core.encoder.distributed import ALONE  # loads torch
 
-        fine_tune_and_encode(inputs, config, out, scratch, ALONE, report)
-    shutil.rmtree(scratch, ignore_errors=True)
+        told = _of_member(report, member)
+        fine_tune_and_encode(inputs, config, out, scratch, ALONE, told)
 
-    levels, steps = _course(out / "curves.csv")
+    levels, steps = _course(out / CURVES)
     dimensions = read_store(out, "embeddings").arrays["train"].shape[1]
-    report.metrics(dimensions=dimensions, levels=levels, steps=steps)
+    _of_member(report, member).metrics(dimensions=dimensions, levels=levels, steps=steps)
+
+
+def check_members(members: Sequence[Config], tree: LabelTree) -> None:
+    """Find out now what would fail when a member's turn comes, hours later.
+
+    Raises ConfigError or EncoderError, which names the member: no such encoder on this machine,
+    or it does not fit its settings, or these the tree.
+    """
+    sound = set()
+    for number, own in enumerate(members):
+        settings = own.encoder
+        if settings.name == "none":
+            continue
+        import torch
+
+        from xmc_core.encoder.model import TextEncoder
+        from xmc_core.encoder.plan import plan_levels
+
+        try:
+            plan_levels(tree, settings)
+            if (what := (settings.name, settings.max_length, settings.pooling)) not in sound:
+                TextEncoder.pretrained(settings, torch.device("cpu"))
+        except XmcError as error:
+            raise type(error)(f"ensemble.members[{number}]: {error}") from error
+        sound.add(what)
 
 
 def fine_tune_and_encode(
@@ -78,11 +132,17 @@ def fine_tune_and_encode(
     if world.first:
         tuned.encoder.save(out / "encoder")
         write_store(out, "embeddings", arrays={"train": tuned.embeddings, "test": test})
-        write_curve(out / "curves.csv", tuned.curve, tuned.looks)
+        write_curve(out / CURVES, tuned.curve, tuned.looks)
     world.wait()
 
 
-def _run_processes(paths: ProjectPaths, config: Config, out: Path, scratch: Path) -> None:
+def _of_member(report: Reporter, member: int | None) -> Reporter:
+    return report if member is None else MemberReporter(report, member)
+
+
+def _run_processes(
+    paths: ProjectPaths, config: Config, out: Path, scratch: Path, member: int | None
+) -> None:
     from xmc_core.encoder.distributed import torchrun
 
     scratch.mkdir(parents=True, exist_ok=True)
@@ -93,6 +153,7 @@ def _run_processes(paths: ProjectPaths, config: Config, out: Path, scratch: Path
         "out": str(out.resolve()),
         "scratch": str(scratch.resolve()),
         "config": to_mapping(config),
+        "member": member,
     }
     write_text(scratch / JOB, json.dumps(job))
     failed = scratch / FAILED
@@ -114,7 +175,8 @@ def work(job_file: Path) -> None:
     paths = ProjectPaths(Path(job["data"]), job["dataset"], job["preset"])
     config = config_from_mapping(job["config"], str(job_file))
     with joined(pick_device()) as world:
-        report = StageReporter(STAGE, paths.dataset) if world.first else SILENT
+        teller = StageReporter(STAGE, paths.dataset) if world.first else SILENT
+        report = _of_member(teller, job["member"])
         try:
             fine_tune_and_encode(
                 Inputs(paths), config, Path(job["out"]), Path(job["scratch"]), world, report
@@ -134,6 +196,21 @@ def write_curve(file: Path, curve: Sequence["CurvePoint"], looks: Sequence["Look
         for point in curve:
             numbers = [f"{point.loss:.6g}", f"{point.learning_rate:.6g}"]
             writer.writerow([point.step, point.level, *numbers, said.get(point.step, "")])
+
+
+def join_curves(files: Sequence[Path], out: Path) -> None:
+    """The curves of an ensemble's members one after the other, with a column `member`; steps run
+    on from one to the next."""
+    with out.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        before = 0
+        for member, file in enumerate(files, start=1):
+            with file.open(encoding="utf-8", newline="") as own:
+                header, *rows = csv.reader(own)
+            if member == 1:
+                writer.writerow([*header, "member"])
+            writer.writerows([before + int(step), *rest, member] for step, *rest in rows)
+            before += _course(file)[1]
 
 
 def _course(file: Path) -> tuple[int, int]:
