@@ -15,7 +15,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from xmc_core.config import EncoderConfig
 from xmc_core.encoder.batches import micro_batches
-from xmc_core.encoder.device import autocast, resolve_dtype, run_jobs, training_attention
+from xmc_core.encoder.device import autocast, on_device, resolve_dtype, run_jobs, training_attention
 from xmc_core.encoder.distributed import ALONE, World
 from xmc_core.encoder.head import Head, LevelTargets
 from xmc_core.encoder.model import TextEncoder
@@ -155,10 +155,7 @@ class BatchGradient:
     def part_loss(self, rows: Indices, n_rows: int) -> Tensor:
         """The rows' share of the mean loss of a batch of `n_rows`."""
         device = self.encoder.device
-        ids, mask = (
-            torch.from_numpy(array).to(device, non_blocking=True)
-            for array in self.tokens.padded(rows, self._multiple)
-        )
+        ids, mask = (on_device(array, device) for array in self.tokens.padded(rows, self._multiple))
         vectors = self.encoder.forward(ids, mask, self.dtype)
         with autocast(device, self.dtype):
             losses = self.head.loss(vectors, self.task.candidates(rows), self.loss)

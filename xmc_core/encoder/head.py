@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xmc_core.encoder.device import on_device
 from xmc_core.encoder.losses import row_losses
 from xmc_core.tree.label_tree import parents
 from xmc_core.types import Flags, Floats, Indices, Pointers, SparseRows
@@ -102,11 +103,11 @@ class Head(torch.nn.Module):
     def loss(self, vectors: Tensor, candidates: Candidates, kind: str) -> Tensor:
         """(rows,) loss of each row."""
         device = vectors.device
-        truth = torch.from_numpy(candidates.truth).to(device, non_blocking=True)
+        truth = on_device(candidates.truth, device)
         if candidates.mask is None:
             return row_losses(self(vectors), truth, None, kind)
-        nodes = torch.from_numpy(candidates.nodes).to(device, non_blocking=True)
-        mask = torch.from_numpy(candidates.mask).to(device, non_blocking=True)
+        nodes = on_device(candidates.nodes, device)
+        mask = on_device(candidates.mask, device)
         return row_losses(self(vectors, nodes), truth, mask, kind)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from xmc_core.config import EncoderConfig
 from xmc_core.encoder.batches import encoding_batches
-from xmc_core.encoder.device import autocast, pick_device, resolve_dtype, run_jobs
+from xmc_core.encoder.device import autocast, on_device, pick_device, resolve_dtype, run_jobs
 from xmc_core.encoder.distributed import ALONE, World
 from xmc_core.encoder.tokens import TokenStore, cut_to, tokenize
 from xmc_core.encoder.weights import resolve_encoder, sha256
@@ -143,7 +143,9 @@ class TextEncoder:
             rows, counts = job
             ids, mask = tokens.padded(rows)
             with torch.no_grad():
-                vectors = self.forward(self._tensor(ids), self._tensor(mask), dtype)
+                vectors = self.forward(
+                    on_device(ids, self.device), on_device(mask, self.device), dtype
+                )
             if counts:
                 embeddings[rows] = vectors.half().cpu().numpy()
             told.add(int(mask.sum()))
@@ -155,9 +157,6 @@ class TextEncoder:
             embeddings = total.cpu().numpy()
         world.wait()
         return embeddings
-
-    def _tensor(self, array: Any) -> Tensor:
-        return torch.from_numpy(array).to(self.device, non_blocking=True)
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors), tokeniser and settings; equal content gives equal bytes."""
