@@ -73,6 +73,44 @@ def autocast(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
         yield
 
 
+class MasterWeights:
+    """Float32 weights, for an optimizer to move or a file to keep, of modules that compute with
+    copies of them in `dtype`.
+
+    Casting once, instead of at every forward pass as autocast does, is worth a third of a training
+    step on CPU (MiniLM, parts of 8 texts of 32 tokens: 5,300 against 3,500 tokens a second on a
+    Sapphire Rapids core), and a tenth to a quarter of encoding. All but the weights of linear
+    layers stays float32 in the modules too.
+    """
+
+    def __init__(self, modules: Iterable[torch.nn.Module], dtype: torch.dtype) -> None:
+        products = [
+            module.weight
+            for root in modules
+            for module in root.modules()
+            if isinstance(module, torch.nn.Linear)
+        ]
+        self._pairs = [(weight, weight.data) for weight in products if weight.dtype != dtype]
+        for weight, master in self._pairs:
+            weight.data = master.to(dtype)
+        self._master_of = {id(weight): master for weight, master in self._pairs}
+
+    def of(self, parameters: Iterable[torch.nn.Parameter]) -> list[torch.Tensor]:
+        """The float32 weights behind the modules' parameters."""
+        return [self._master_of.get(id(p), p.detach()) for p in parameters]
+
+    def publish(self) -> None:
+        """Bring what the optimizer has done into the modules."""
+        if self._pairs:
+            weights, masters = ([*column] for column in zip(*self._pairs, strict=True))
+            torch._foreach_copy_([weight.data for weight in weights], masters)
+
+    def close(self) -> None:
+        """Leave the modules with the float32 weights."""
+        for weight, master in self._pairs:
+            weight.data = master
+
+
 def run_jobs(
     function: Callable[[Job], Result], jobs: Iterable[Job], device: torch.device, n_threads: int
 ) -> list[Result]:

@@ -15,13 +15,9 @@ from torch import Tensor
 from xmc_core.config import EncoderConfig
 from xmc_core.encoder.batches import training_batches
 from xmc_core.encoder.checkpoint import Saved, packed, unpacked
+from xmc_core.encoder.device import MasterWeights
 from xmc_core.encoder.distributed import ALONE, World
-from xmc_core.encoder.gradients import (
-    BatchGradient,
-    MasterWeights,
-    recomputing,
-    trainable_weights,
-)
+from xmc_core.encoder.gradients import BatchGradient, recomputing, trainable_weights
 from xmc_core.encoder.head import Head, LevelTargets
 from xmc_core.encoder.losses import rate_factor
 from xmc_core.encoder.model import TextEncoder
@@ -154,10 +150,10 @@ class _Training:
         )  # fmt: skip
         # A sharded encoder casts its weights itself, whenever it brings them together.
         dtype = torch.float32 if sharded else self.gradient.dtype
-        self.weights = MasterWeights(self.gradient.parameters, dtype)
+        self.weights = MasterWeights([encoder.model, self.head], dtype)
+        self.masters = self.weights.of(self.gradient.parameters)
         self.n_encoder = len(trained)
-        masters = self.weights.masters
-        of_encoder, of_head = masters[: self.n_encoder], masters[self.n_encoder :]
+        of_encoder, of_head = self.masters[: self.n_encoder], self.masters[self.n_encoder :]
         rate = plan.learning_rate
         groups = [
             {"params": [w for w in of_encoder if w.ndim > 1], "peak": rate},
@@ -226,10 +222,10 @@ class _Training:
         for group in self.optimizer.param_groups:
             group["lr"] = factor * group["peak"]
         loss, gradients = self.gradient.of(rows)
-        for master, gradient in zip(self.weights.masters, gradients, strict=True):
+        for master, gradient in zip(self.masters, gradients, strict=True):
             master.grad = gradient
-        torch.nn.utils.clip_grad_norm_(self.weights.masters[: self.n_encoder], MAX_NORM)
-        torch.nn.utils.clip_grad_norm_(self.weights.masters[self.n_encoder :], MAX_NORM)
+        torch.nn.utils.clip_grad_norm_(self.masters[: self.n_encoder], MAX_NORM)
+        torch.nn.utils.clip_grad_norm_(self.masters[self.n_encoder :], MAX_NORM)
         self.optimizer.step()
         self.weights.publish()
         self.done += 1
@@ -263,13 +259,13 @@ class _Training:
         look = Look(self.first_step + self.done, self.plan.level, precision)
         self.looks.append(look)
         if max(self.looks, key=lambda known: known.figure) is look:  # the first of equal ones
-            self.best = [full(master).detach().cpu().clone() for master in self.weights.masters]
+            self.best = [full(master).detach().cpu().clone() for master in self.masters]
         names = (f"validation_precision_at_{k}" for k in RANKS)
         self.report.curve(look.step, **dict(zip(names, precision, strict=True)))
 
     def state(self) -> Saved:
         """A checkpoint of this moment."""
-        states = [self.optimizer.state[master] for master in self.weights.masters]
+        states = [self.optimizer.state[master] for master in self.masters]
         facts: Json = {
             "level": self.plan.level,
             "first_step": self.first_step,
@@ -281,7 +277,7 @@ class _Training:
             "pending": [float(loss) for loss in self.pending],
         }
         tensors = {
-            **packed("weight", map(full, self.weights.masters)),
+            **packed("weight", map(full, self.masters)),
             **packed("mean", (full(state["exp_avg"]) for state in states)),
             **packed("square", (full(state["exp_avg_sq"]) for state in states)),
             **packed("best", self.best),
@@ -298,7 +294,7 @@ class _Training:
         self.best = unpacked("best", tensors)
         self._assign(unpacked("weight", tensors))
         means, squares = unpacked("mean", tensors), unpacked("square", tensors)
-        for master, mean, square in zip(self.weights.masters, means, squares, strict=True):
+        for master, mean, square in zip(self.masters, means, squares, strict=True):
             self.optimizer.state[master] = {
                 "step": torch.tensor(float(self.done), device=master.device),
                 "exp_avg": dealt(mean.to(master.device), master),
@@ -306,7 +302,7 @@ class _Training:
             }
 
     def _assign(self, values: Sequence[Tensor]) -> None:
-        for master, value in zip(self.weights.masters, values, strict=True):
+        for master, value in zip(self.masters, values, strict=True):
             master.copy_(dealt(value, master))
         self.weights.publish()
 

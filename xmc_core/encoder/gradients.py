@@ -33,35 +33,6 @@ GPU_MULTIPLE = 8
 `torch.compile` meets fewer shapes."""
 
 
-class MasterWeights:
-    """Float32 weights that the optimizer moves; the module computes with copies in `dtype`.
-
-    Casting once a step instead of once a part is worth a third of a step on CPU (MiniLM, parts of
-    8 texts of 32 tokens: 5,300 against 3,500 tokens a second on a Sapphire Rapids core). Vectors
-    (biases, layer norms) stay float32 in the module too.
-    """
-
-    def __init__(self, parameters: Sequence[torch.nn.Parameter], dtype: torch.dtype) -> None:
-        self.parameters = list(parameters)
-        self.masters: list[Tensor] = [parameter.detach() for parameter in parameters]
-        self._cast = [i for i, p in enumerate(parameters) if p.ndim > 1 and p.dtype != dtype]
-        for i in self._cast:
-            parameters[i].data = self.masters[i].to(dtype)
-
-    def publish(self) -> None:
-        """Bring what the optimizer has done into the module."""
-        if self._cast:
-            torch._foreach_copy_(
-                [self.parameters[i].data for i in self._cast], [self.masters[i] for i in self._cast]
-            )
-
-    def close(self) -> None:
-        """Leave the module with the float32 weights."""
-        for parameter, master in zip(self.parameters, self.masters, strict=True):
-            parameter.data = master
-            parameter.grad = None
-
-
 def trainable_weights(encoder: TextEncoder) -> list[torch.nn.Parameter]:
     """The transformer's weights that its vectors depend on, without the table of word vectors,
     which stays as pretrained."""

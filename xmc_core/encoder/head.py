@@ -74,11 +74,11 @@ class LevelTargets:
         return Candidates(nodes, truth, reached[:, parent_of[nodes]])
 
 
-class Head(torch.nn.Module):
+class Head(torch.nn.Linear):
     """Scores of one level's nodes: a vector and a bias for each."""
 
     def __init__(self, weight: Floats, bias: Floats) -> None:
-        super().__init__()
+        super().__init__(weight.shape[1], weight.shape[0], device="meta")
         self.weight = torch.nn.Parameter(torch.tensor(weight, dtype=torch.float32))
         self.bias = torch.nn.Parameter(torch.tensor(bias, dtype=torch.float32))
 
@@ -94,21 +94,21 @@ class Head(torch.nn.Module):
         weight, bias = self.weight.detach().cpu().numpy(), self.bias.detach().cpu().numpy()
         return Head(weight[parent_of], bias[parent_of])
 
-    def forward(self, vectors: Tensor, nodes: Tensor | None = None) -> Tensor:
+    def scores(self, vectors: Tensor, nodes: Tensor | None = None) -> Tensor:
         """(rows, nodes) float32 scores of `vectors`, (rows, n_dims), for some nodes or for all."""
         if nodes is None:
-            return torch.addmm(self.bias, vectors, self.weight.T).float()
-        return torch.addmm(self.bias[nodes], vectors, self.weight[nodes].T).float()
+            return self(vectors).float()  # type: ignore[no-any-return]
+        return torch.nn.functional.linear(vectors, self.weight[nodes], self.bias[nodes]).float()
 
     def loss(self, vectors: Tensor, candidates: Candidates, kind: str) -> Tensor:
         """(rows,) loss of each row."""
         device = vectors.device
         truth = on_device(candidates.truth, device)
         if candidates.mask is None:
-            return row_losses(self(vectors), truth, None, kind)
+            return row_losses(self.scores(vectors), truth, None, kind)
         nodes = on_device(candidates.nodes, device)
         mask = on_device(candidates.mask, device)
-        return row_losses(self(vectors, nodes), truth, mask, kind)
+        return row_losses(self.scores(vectors, nodes), truth, mask, kind)
 
 
 def _entries(matrix: SparseRows, rows: NDArray[Any]) -> tuple[Pointers, Pointers]:

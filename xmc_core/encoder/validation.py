@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from xmc_core.config import EncoderConfig
+from xmc_core.encoder.device import autocast, on_device, resolve_dtype
 from xmc_core.encoder.distributed import ALONE, World
 from xmc_core.encoder.head import Head
 from xmc_core.encoder.model import TextEncoder
@@ -41,13 +42,13 @@ class Validation:
     ) -> tuple[float, ...]:
         """P@1, P@3 and P@5, in percent, of the level's nodes by the head's scores."""
         vectors = encoder.embed(self.tokens, config, n_threads=n_threads, world=world)
+        dtype = resolve_dtype(config.precision, encoder.device)
         parent_of = parents(self.pointer)
         hits = np.zeros(len(RANKS))
         for start in range(0, len(vectors), BLOCK):
             block = slice(start, start + BLOCK)
-            with torch.no_grad():
-                X = torch.from_numpy(vectors[block]).to(encoder.device, head.weight.dtype)
-                scores = head(X)
+            with torch.no_grad(), autocast(encoder.device, dtype):
+                scores = head.scores(on_device(vectors[block], encoder.device).float())
                 if self.active is not None:
                     reached = torch.from_numpy(self.active[block].toarray() != 0)
                     scores.masked_fill_(~reached[:, parent_of].to(encoder.device), -torch.inf)

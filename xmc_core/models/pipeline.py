@@ -43,12 +43,18 @@ class SavedEncoder:
     """A fine-tuned encoder's folder, opened at the first text: torch takes seconds to import."""
 
     folder: Path
+    precision: str = "auto"
+    """`encoder.precision` of the settings that it was trained with."""
 
     @cached_property
     def opened(self) -> "TextEncoder":
+        from xmc_core.encoder.device import MasterWeights, resolve_dtype
         from xmc_core.encoder.model import TextEncoder
 
-        return TextEncoder.load(self.folder)
+        encoder = TextEncoder.load(self.folder)
+        # Cast for good: nothing trains or saves it again.
+        MasterWeights([encoder.model], resolve_dtype(self.precision, encoder.device))
+        return encoder
 
     def embed(self, texts: Sequence[str], settings: EncoderConfig) -> Halves:
         return self.opened.embed(texts, settings)
@@ -75,10 +81,10 @@ class Member:
 
     @classmethod
     def load(cls, folder: Path) -> "Member":
-        encoder = folder / "encoder"
-        return cls(
-            XRLinear.load(folder / "model"), SavedEncoder(encoder) if encoder.is_dir() else None
-        )
+        encoder, model = folder / "encoder", XRLinear.load(folder / "model")
+        if not encoder.is_dir():
+            return cls(model)
+        return cls(model, SavedEncoder(encoder, model.config.encoder.precision))
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,10 @@ def run(inputs: Inputs, config: Config, out: Path, report: Reporter) -> None:
         model = train_member(inputs, encoded, own, told, known=known)
         X_test = join_features(inputs.X_test, encoded.test, own.encoder.weight)
         answers.append(model.predict(X_test))
-        members.append(Member(model, SavedEncoder(encoded.encoder) if encoded.encoder else None))
+        encoder = None
+        if encoded.encoder is not None:
+            encoder = SavedEncoder(encoded.encoder, own.encoder.precision)
+        members.append(Member(model, encoder))
 
     settings = to_mapping(config)
     if n_members == 1:
