@@ -5,9 +5,10 @@ trained on, all labels pooled: isotonic (Zadrozny and Elkan, KDD 2002) or Platt'
 targets and Newton steps are those of Lin, Lin and Weng, Machine Learning 68, 2007). A label with
 enough positives among those rows gets a curve of its own: the pooled one, its log odds moved by a
 shift that a normal prior pulls towards 0, so that little evidence moves it little. How wide that
-prior is, or whether there are shifts at all, is what either half of the rows says of the other.
+prior is, and whether there are shifts at all, is decided by either half of the rows on the other.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -187,7 +188,7 @@ def fit_calibration(
         deviation: _crosswise(predictions, hits, first, own, config.method, deviation)
         for deviation in (0.0, *(DEVIATIONS if own.any() else ()))
     }
-    deviation = max(judged, key=lambda d: _log_likelihood(judged[d][given], hits[given]))
+    deviation = _best_deviation(judged, hits)
     curves = _fit(predictions, hits, own, config.method, deviation)
     points = _operating_points(judged[deviation], hits, int(positives.sum()))
     facts = {
@@ -335,9 +336,20 @@ def _crosswise(
     return found.astype(np.float32).astype(np.float64)
 
 
-def _log_likelihood(p: Doubles, hits: Flags) -> float:
+def _best_deviation(judged: Mapping[float, Doubles], hits: Flags) -> float:
+    """The one of greatest likelihood, if it beats having no shifts by more than noise: two standard
+    errors of the difference, row by row. Shifts also change the order of labels."""
+    by_row = {deviation: _log_likelihood(p, hits) for deviation, p in judged.items()}
+    best = max(by_row, key=lambda deviation: float(by_row[deviation].sum()))
+    gain = by_row[best] - by_row[0.0]
+    return best if gain.sum() > 2.0 * gain.std() * np.sqrt(len(gain)) else 0.0
+
+
+def _log_likelihood(p: Doubles, hits: Flags) -> Doubles:
+    """(n_rows,) of the hits and misses of each row; pairs without a probability count nothing."""
     chance = np.clip(np.where(hits, p, 1.0 - p), 1e-6, None)
-    return float(np.log(chance).sum())
+    total: Doubles = np.where(np.isfinite(p), np.log(chance), 0.0).sum(axis=1)
+    return total
 
 
 def _operating_points(found: Doubles, hits: Flags, n_true: int) -> Doubles:
