@@ -10,10 +10,8 @@ from dataclasses import dataclass, field
 from xmc_core.metrics.bootstrap import Interval, PairedResult, holm
 from xmc_core.metrics.promises import Promise
 from xmc_core.metrics.render import Answer, Answers, Block, Cell, Heading, Picture, Table, Text
+from xmc_core.metrics.summary import SUMMARY as SUMMARY
 from xmc_core.types import Json
-
-SUMMARY = ("P@1", "P@3", "P@5", "nDCG@5", "PSP@1", "PSP@5")
-"""Metrics of the table that everybody sees."""
 
 MODELS = ("xr_linear", "disentangled", "xr_transformer")
 """Keys of metrics.json: the baseline first, the final model last."""

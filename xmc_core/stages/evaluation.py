@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.sparse import csr_array, eye_array
@@ -22,7 +22,7 @@ from xmc_core.inference.calibration import Calibration
 from xmc_core.metrics import plots
 from xmc_core.metrics.bootstrap import Interval, PairedResult, compare_models, compare_pairs
 from xmc_core.metrics.promises import POINT_COLUMNS, Promise, above
-from xmc_core.metrics.ranking import KS, RowScores, row_scores
+from xmc_core.metrics.ranking import KS, RowScores
 from xmc_core.metrics.reliability import Reliability, are_probabilities, reliability
 from xmc_core.metrics.render import Answer, Picture, to_html, to_markdown
 from xmc_core.metrics.report import (
@@ -48,7 +48,7 @@ from xmc_core.metrics.slices import (
     scores_by_group,
     slice_by_frequency,
 )
-from xmc_core.metrics.summary import CUT, all_metrics
+from xmc_core.metrics.summary import CUT, all_metrics, frequencies, row_figures
 from xmc_core.metrics.tables import (
     comparison_json,
     empty_curves,
@@ -101,8 +101,8 @@ def run(inputs: "Inputs", config: Config, out: Path, report: Reporter) -> None:
     titles = model_titles(config.encoder.name, config.member_titles)
 
     every = {**predictions, **members}
-    metrics = {model: _metrics(own, dataset, config) for model, own in every.items()}
-    rows = {model: _rows(own, dataset, config) for model, own in every.items()}
+    metrics = {model: all_metrics(own, dataset, config) for model, own in every.items()}
+    rows = {model: row_figures(own, dataset, config) for model, own in every.items()}
     intervals, compared = compare_models(rows, seed=config.seed)
     over_members = _gains(rows, list(members), config)
     slices = {model: _slices(own, dataset, config) for model, own in predictions.items()}
@@ -119,6 +119,7 @@ def run(inputs: "Inputs", config: Config, out: Path, report: Reporter) -> None:
             _reliability(predictions[MODELS[-1]], dataset, config),
         )
     }
+    shown = ("deciles", "recall", *(["curves"] if read_curves(curves) else []))
     told = blocks(
         Evaluation(
             dataset=inputs.paths.dataset,
@@ -131,7 +132,7 @@ def run(inputs: "Inputs", config: Config, out: Path, report: Reporter) -> None:
             answers=answers,
             groups=groups,
             pictures=[pictures["metrics.png"]],
-            more_pictures=[pictures[f"{name}.png"] for name in ("deciles", "recall", "curves")],
+            more_pictures=[pictures[f"{name}.png"] for name in shown],
             reliability=pictures["reliability.png"]
             if are_probabilities(predictions[MODELS[-1]])
             else None,
@@ -183,17 +184,6 @@ def _gains(
         member: {name: result.reversed() for name, result in own.items()}
         for member, own in below.items()
     }
-
-
-def _metrics(predictions: Predictions, dataset: Dataset, config: Config) -> dict[str, float]:
-    """All figures of one model, as metrics.json keeps them."""
-    return all_metrics(predictions, dataset.Y_test, **frequencies(dataset, config))
-
-
-def _rows(predictions: Predictions, dataset: Dataset, config: Config) -> dict[str, RowScores]:
-    """Row by row what is compared; the figures of the summary first."""
-    scores = row_scores(predictions, dataset.Y_test, **frequencies(dataset, config))
-    return {name: scores[name] for name in (*SUMMARY, *(n for n in scores if n not in SUMMARY))}
 
 
 def _groups(
@@ -272,16 +262,6 @@ def _reliability(predictions: Predictions, dataset: Dataset, config: Config) -> 
 
 def _slices(predictions: Predictions, dataset: Dataset, config: Config) -> list[Slice]:
     return slice_by_frequency(predictions, dataset.Y_test, k=CUT, **frequencies(dataset, config))
-
-
-def frequencies(dataset: Dataset, config: Config) -> dict[str, Any]:
-    """What the propensities are made of."""
-    return {
-        "label_counts": dataset.label_counts,
-        "n_train": dataset.Y_train.shape[0],
-        "a": config.dataset.propensity_a,
-        "b": config.dataset.propensity_b,
-    }
 
 
 def _recalls(
