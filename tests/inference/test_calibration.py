@@ -207,6 +207,23 @@ def test_a_single_row_with_an_answer_is_enough():
     assert_allclose(calibration.calibrated(Predictions(labels, scores)).scores[0], 0.5)
 
 
+@pytest.mark.parametrize("method", ["isotonic", "platt"])
+def test_a_label_that_scores_minus_infinity_is_improbable_and_teaches_nothing(method):
+    predictions, hits = drawn(300)
+    settings = CalibrationConfig(method=method, label_positives=0)
+    labels = np.hstack([predictions.labels, np.full((300, 1), 11, np.int32)])
+    scores = np.hstack([predictions.scores, np.full((300, 1), -np.inf, np.float32)])
+    longer = Predictions(labels, scores)
+    positives = positives_of(predictions, hits)
+    more = fit_calibration(longer, np.hstack([hits, hits[:, :1]]), positives, settings)
+    less = fit_calibration(predictions, hits, positives, settings)
+    assert_array_equal(more.knots, less.knots)
+    found = more.calibrated(longer)
+    assert np.all(found.labels >= 0)
+    assert np.all(found.scores[:, -1] <= found.scores[:, :-1].min())
+    assert np.all(np.isfinite(found.scores))
+
+
 def test_equal_seeds_give_equal_bytes_and_saving_changes_nothing(tmp_path):
     predictions, hits = drawn(500, shift=-2.0)
     settings = CalibrationConfig(method="isotonic", run=7)

@@ -7,8 +7,9 @@ CSV, TSV     a header `row,label,score` and a line for each pair; rows count fro
 npz          a scipy sparse matrix of scores, (test documents, labels), as `scipy.sparse.save_npz`
              writes it; or arrays `labels` (n, k) of numbers, -1 for none, and `scores` (n, k).
 
-Without scores, labels count in the order in which they stand. Label numbers are the columns of
-`Dataset.Y_test`, the places in `Dataset.label_names`. Text files may end in .gz or .xz.
+CSV and arrays may do without scores: labels then count in the order in which they stand. Label
+numbers are the columns of `Dataset.Y_test`, the places in `Dataset.label_names`. Text files may end
+in .gz or .xz.
 """
 
 import csv
@@ -97,11 +98,8 @@ def _read_lines(path: Path, label_names: Sequence[str], n_rows: int) -> Predicti
 def _parse(line: str, numbers: dict[str, int]) -> tuple[list[int], list[float]]:
     content = parse_object(line)
     labels, scores = content.get("labels"), content.get("scores")
-    if not isinstance(labels, list):
-        raise DataError('expected "labels", a list of names or numbers, best first.')
-    if scores is None:
-        scores = _in_order(len(labels))
-    if not (isinstance(scores, list) and len(labels) == len(scores)):
+    # Without scores it would be hard to tell from a file of documents with their true labels.
+    if not (isinstance(labels, list) and isinstance(scores, list) and len(labels) == len(scores)):
         raise DataError('expected "labels" and "scores", two lists of the same length.')
     return [_label(label, numbers) for label in labels], [_score(score) for score in scores]
 
@@ -142,6 +140,7 @@ def _read_table(
             raise line_error(path, place, f"row {row} names label {name!r} a second time.")
         seen.add((row, label))
         answers[row][0].append(label)
+        # Without scores: below 0, so that nobody takes them for probabilities.
         answers[row][1].append(-1.0 - len(answers[row][1]) if score is None else score)
     return _padded([_best(*answer) for answer in answers])
 
@@ -225,11 +224,6 @@ def _lookup(
         raise line_error(path, place, f"the data set has no label {name!r}; {rule}.")
 
     return number_of
-
-
-def _in_order(n_labels: int) -> list[float]:
-    """Scores of labels that have none: below 0, so that nobody takes them for probabilities."""
-    return [-1.0 - place for place in range(n_labels)]
 
 
 def _best(labels: list[int], scores: list[float]) -> tuple[list[int], list[float]]:

@@ -37,10 +37,13 @@ MOST_POINTS = 1000
 """Operating points kept."""
 
 LEAST_ANSWERS = 100
-"""The precision above a score is told where so many predictions stand behind it (± 4 at 80 %).
-Fewer where there are no more."""
+"""The precision above a score is told where so many predictions stand behind it (± 4 at 80 %), or a
+tenth of all where there are few."""
 
 NEWTON_STEPS = 50
+
+LOWEST = -1e30
+"""Scores below it, such as the logarithm of a product that came to 0, teach nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ class Calibration:
     def probabilities(self, labels: Indices, scores: NDArray[np.floating]) -> Doubles:
         """Of (label, score) pairs, any shape; label -1 gets -inf."""
         given = labels >= 0
-        exact = np.where(given, scores, 0.0).astype(np.float64)
+        exact = np.where(given, np.maximum(scores, LOWEST), 0.0).astype(np.float64)
         odds = _log_odds(self.method, self.knots, self.levels, exact)
         odds = odds + np.where(given, self.shifts[labels], 0.0)
         return np.where(given, _sigmoid(odds), -np.inf)
@@ -174,7 +177,7 @@ def fit_calibration(
             f"hits are {hits.shape} but predictions are {predictions.labels.shape}; "
             "both must hold the same pairs."
         )
-    given = predictions.labels >= 0
+    given = (predictions.labels >= 0) & (predictions.scores > LOWEST)
     if not given.any() or positives.sum() == 0:
         raise DataError(
             f"calibration got {len(hits):,} held-out rows with {int(given.sum()):,} predictions "
@@ -306,7 +309,7 @@ def _fit(
     predictions: Predictions, hits: Flags, own: Flags, method: str, deviation: float
 ) -> tuple[Doubles, Doubles, Doubles]:
     """Knots, levels and shifts."""
-    given = predictions.labels >= 0
+    given = (predictions.labels >= 0) & (predictions.scores > LOWEST)
     labels, hits = predictions.labels[given], hits[given]
     scores = predictions.scores[given].astype(np.float64)
     if method == "platt":
@@ -326,7 +329,7 @@ def _crosswise(
     found = np.full(hits.shape, -np.inf)
     for judged in (first, ~first):
         learnt = ~judged
-        if not (predictions.labels[learnt] >= 0).any():
+        if not (predictions.scores[learnt] > LOWEST).any():
             learnt = np.ones(len(hits), bool)  # too few rows to cut in two
         part = Predictions(predictions.labels[learnt], predictions.scores[learnt])
         curves = _fit(part, hits[learnt], own, method, deviation)
@@ -360,7 +363,7 @@ def _operating_points(found: Doubles, hits: Flags, n_true: int) -> Doubles:
     order = np.argsort(-scores, kind="stable")
     scores, right = scores[order], right[order]
     last = np.flatnonzero(np.diff(scores, append=-np.inf))  # the last pair of each score
-    last = last[last + 1 >= min(LEAST_ANSWERS, len(scores))]
+    last = last[last + 1 >= min(LEAST_ANSWERS, -(-len(scores) // 10))]
     if len(last) > MOST_POINTS:
         last = last[np.linspace(0, len(last) - 1, MOST_POINTS).round().astype(np.int64)]
     hit_sums = np.cumsum(right)[last]

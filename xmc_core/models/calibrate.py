@@ -53,6 +53,9 @@ def held_out(
 ) -> tuple[Predictions, SparseRows]:
     """Predictions of the held-out rows by models that have not seen them, and their labels."""
     Y = as_rows(Y)
+    if not np.all(Y.data):
+        Y = Y.copy()
+        Y.eliminate_zeros()
     settings = config.calibration
     n_rows = Y.shape[0]
     size = min(int(n_rows * settings.share), MOST_ROWS)
