@@ -92,7 +92,8 @@ def metric_bars(intervals: Mapping[str, Mapping[str, Interval]]) -> Drawing:
                     color=FAINT,
                 )
         axes.set_xticks(np.arange(len(metrics)), metrics, color=INK)
-        axes.set_ylim(0, max(i.high for model in intervals.values() for i in model.values()) * 1.1)
+        highest = max(i.high for model in intervals.values() for i in model.values())
+        axes.set_ylim(0, 1.1 * highest or 1.0)
         _legend(figure, len(titles))
         return _drawn(figure)
 
