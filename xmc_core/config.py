@@ -540,8 +540,9 @@ class CalibrationConfig:
     new texts will not be, as the functions of one source file: 100 then."""
 
     label_positives: int = 10
-    """A label with so many held-out rows has its own curve, shrunk towards that of all labels;
-    0: one curve for all."""
+    """A label with so many held-out rows has its own curve, shrunk towards that of all labels, if
+    that explains other rows better; labels of a row may then change places. 0: one curve for all,
+    which keeps every order."""
 
     def __post_init__(self) -> None:
         _require_each((self.method,), CALIBRATIONS, "calibration.method")

@@ -1,6 +1,7 @@
 """xmc run, train, predict, evaluate on a small project."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,61 @@ def test_a_preset_of_choice_leaves_everything_else_untouched(finished: Path, on_
     assert tree_of(finished / "data" / "artifacts") == before
     facts = finished / "data" / "presets" / "other" / "artifacts" / "here" / "initial_tree"
     assert json.loads((facts / "facts.json").read_text())["largest_leaf"] <= 3
+
+
+@pytest.fixture(scope="module")
+def calibrated(finished: Path) -> Path:
+    """The bundle of that project with curves, in a folder of its own; see the threshold's table."""
+    from xmc_core.config import load_config
+    from xmc_core.stages.paths import ProjectPaths
+    from xmc_core.stages.runner import run_stage
+
+    config = load_config(finished / "params.yaml", dataset="here")
+    config = config.replace(
+        **{"calibration.method": "platt", "calibration.share": 0.5, "calibration.folds": 2}
+    )
+    paths = ProjectPaths(finished / "data", "here", "calibrated")
+    shutil.copytree(finished / "data" / "artifacts" / "here", paths.out("rankers").parent)
+    run_stage("rankers", paths, config, quiet=True)
+    return paths.out("rankers") / "bundle"
+
+
+def test_a_calibrated_model_shows_probabilities(on_finished: Command, calibrated: Path):
+    shown = on_finished("predict", calibrated, "about topic3 and detail8", "-k", "2").out
+    assert "probability" in shown
+    scores = json.loads(on_finished("predict", calibrated, "topic3", "--json").out)["scores"]
+    assert 0 < min(scores) < max(scores) < 1
+    raw = on_finished("predict", calibrated, "topic3", "--raw", "--json").out
+    assert json.loads(raw)["scores"] != scores
+    assert "score " in on_finished("predict", calibrated, "topic3", "--raw").out
+
+
+def test_a_text_without_any_label_above_the_threshold_is_told_so(
+    on_finished: Command, calibrated: Path
+):
+    shown = on_finished("predict", calibrated, "about topic3", "--threshold", "1.5")
+    assert shown.code == 0
+    assert "none of these labels (no probability of 1.5000 or more)" in shown.out
+    answer = json.loads(
+        on_finished("predict", calibrated, "about topic3", "--threshold", "2", "--json").out
+    )
+    assert (answer["labels"], answer["scores"]) == ([], [])
+    raw = on_finished("predict", calibrated, "about topic3", "--raw", "--threshold", "1e9").out
+    assert "no score of 1000000000.0000 or more" in raw
+
+
+def test_a_wanted_precision_becomes_a_threshold(on_finished: Command, calibrated: Path):
+    (told,) = json.loads(on_finished("threshold", calibrated, "--precision", "60", "--json").out)
+    assert told["wanted"] == 60.0
+    assert told["precision"] >= 60.0
+    for arguments in (("--precision", "60"), ("--threshold", str(told["score"]))):
+        answer = json.loads(
+            on_finished("predict", calibrated, "about topic3", *arguments, "--json").out
+        )
+        assert answer["labels"]
+        assert min(answer["scores"]) >= round(told["score"], 6) - 1e-6
+    shown = on_finished("threshold", calibrated)
+    assert "60 %" in shown.out
 
 
 def test_predict_shows_labels_best_first(on_finished: Command):
@@ -244,8 +300,8 @@ def test_an_ensemble_answers_like_any_model(xmc: Command, project: Path):
     assert set(answer["labels"]) == {"t3", "d8"}
     assert 9 <= answer["scores"][0] <= 10  # of ten places the first, or nearly
     bundle = "data/artifacts/here/rankers/bundle"
-    from_model = json.loads(xmc("evaluate", bundle, "-d", "here", "--json").out)
-    assert from_model == json.loads(xmc("evaluate", "-d", "here", "--json").out)
+    told = json.loads(xmc("evaluate", "here", "-i", bundle, "--json").out)
+    assert told["bundle"]["metrics"] == told["final"]["metrics"]
     assert "17 labels" in xmc("tree", "here", "--stage", "rankers").out
 
     params.write_text(params.read_text().replace("seed: 2 }]", "sede: 2 }]"))
