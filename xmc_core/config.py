@@ -539,10 +539,10 @@ class CalibrationConfig:
     """So many neighbouring rows are held out together. More than 1 where neighbours are alike and
     new texts will not be, as the functions of one source file: 100 then."""
 
-    label_positives: int = 10
-    """A label with so many held-out rows has its own curve, shrunk towards that of all labels, if
-    that explains other rows better; labels of a row may then change places. 0: one curve for all,
-    which keeps every order."""
+    label_positives: int = 0
+    """A label with so many held-out rows (10, say) has its own curve, shrunk towards that of all
+    labels, if that explains other rows better; labels of a row may then change places. 0: one curve
+    for all, which keeps every order (why that is the default: docs/log.md)."""
 
     def __post_init__(self) -> None:
         _require_each((self.method,), CALIBRATIONS, "calibration.method")

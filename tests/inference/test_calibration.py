@@ -15,7 +15,7 @@ from xmc_core.inference.calibration import (
     shuffled_runs,
 )
 
-ISOTONIC = CalibrationConfig(method="isotonic", label_positives=0)
+ISOTONIC = CalibrationConfig(method="isotonic")
 N_LABELS = 12
 
 
@@ -144,9 +144,9 @@ def test_calibrated_predictions_descend_and_keep_their_padding():
     labels, scores = predictions.labels.copy(), predictions.scores.copy()
     labels[0, 2:], scores[0, 2:] = -1, -np.inf
     labels[1], scores[1] = -1, -np.inf
-    found = fitted(predictions, hits, CalibrationConfig(method="isotonic")).calibrated(
-        Predictions(labels, scores)
-    )
+    own = CalibrationConfig(method="isotonic", label_positives=10)
+    found = fitted(predictions, hits, own).calibrated(Predictions(labels, scores))
+    assert (found.labels[2:] != labels[2:]).any()
     assert found.labels.dtype == np.int32
     assert found.scores.dtype == np.float32
     assert np.all(np.diff(found.scores[2:], axis=1) <= 0)
@@ -161,7 +161,7 @@ def test_calibrated_predictions_descend_and_keep_their_padding():
 
 def test_operating_points_tell_precision_recall_and_rows_answered():
     predictions, hits = drawn(600)
-    calibration = fitted(predictions, hits, CalibrationConfig(method="platt", label_positives=0))
+    calibration = fitted(predictions, hits, CalibrationConfig(method="platt"))
     assert np.all(np.diff(calibration.points[:, 0]) < 0)
     assert np.all(np.diff(calibration.points[:, 2]) >= 0)
     # Scored on the other half, the curve hardly differs from that of all rows.
@@ -210,7 +210,7 @@ def test_a_single_row_with_an_answer_is_enough():
 @pytest.mark.parametrize("method", ["isotonic", "platt"])
 def test_a_label_that_scores_minus_infinity_is_improbable_and_teaches_nothing(method):
     predictions, hits = drawn(300)
-    settings = CalibrationConfig(method=method, label_positives=0)
+    settings = CalibrationConfig(method=method)
     labels = np.hstack([predictions.labels, np.full((300, 1), 11, np.int32)])
     scores = np.hstack([predictions.scores, np.full((300, 1), -np.inf, np.float32)])
     longer = Predictions(labels, scores)
@@ -226,7 +226,7 @@ def test_a_label_that_scores_minus_infinity_is_improbable_and_teaches_nothing(me
 
 def test_equal_seeds_give_equal_bytes_and_saving_changes_nothing(tmp_path):
     predictions, hits = drawn(500, shift=-2.0)
-    settings = CalibrationConfig(method="isotonic", run=7)
+    settings = CalibrationConfig(method="isotonic", run=7, label_positives=10)
     for name in ("a", "b"):
         fitted(predictions, hits, settings, seed=5).save(tmp_path / name)
     files = {path.name for path in (tmp_path / "a").iterdir()}

@@ -60,7 +60,7 @@ def test_each_fold_trains_on_all_rows_that_it_does_not_predict(share, folds, run
 
 
 def test_the_curves_are_those_of_the_held_out_rows():
-    calibration = calibrate(Y, settings(share=0.5, label_positives=0), Answers())
+    calibration = calibrate(Y, settings(share=0.5), Answers())
     assert calibration.facts["rows"] == 50
     assert calibration.facts["pairs"] == 100
     # Half of all pairs are right, whatever the score.

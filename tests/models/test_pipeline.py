@@ -60,7 +60,7 @@ def calibrated(pipeline):
             for text, row in zip(TEXTS, found.labels, strict=True)
         ]
     )
-    settings = CalibrationConfig(method="platt", label_positives=0)
+    settings = CalibrationConfig(method="platt")
     positives = np.bincount(found.labels[hits], minlength=len(NAMES))
     return replace(pipeline, calibration=fit_calibration(found, hits, positives, settings))
 

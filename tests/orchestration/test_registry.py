@@ -224,7 +224,7 @@ def test_a_calibrated_champion_answers_with_probabilities(project, register, mlf
     found = bundle.predict(data.train_texts)
     hits = find_hits(found.labels, data.Y_train)
     positives = np.bincount(found.labels[hits], minlength=data.n_labels)
-    settings = CalibrationConfig(method="platt", label_positives=0)
+    settings = CalibrationConfig(method="platt")
     calibrated = replace(bundle, calibration=fit_calibration(found, hits, positives, settings))
     calibrated.save(project.out("rankers", DATASET) / "bundle")
     trained(project, right=0.6, md5="f" * 32)

@@ -233,7 +233,7 @@ def test_probabilities_and_thresholds_are_told_of_a_calibrated_model(copy):
     )
     hits = find_hits(predictions.labels, dataset.Y_test)
     positives = np.bincount(dataset.Y_test.indices, minlength=N_LABELS)[:N_LABELS]
-    settings = CalibrationConfig(method="platt", label_positives=0)
+    settings = CalibrationConfig(method="platt")
     calibration = fit_calibration(predictions, hits, positives, settings)
     calibration.save(final / "bundle" / "calibration")
     calibration.calibrated(predictions).save(final / "predictions")

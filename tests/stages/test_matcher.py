@@ -96,7 +96,7 @@ def test_a_calibrated_model_is_the_same_with_probabilities_for_scores(paths, mem
     config = CONFIG.replace(**{"ensemble.members": members})
     _, raw = answers_of(paths, config)
     settings = {"calibration.method": "isotonic", "calibration.share": 0.5}
-    config = config.replace(**settings, **{"calibration.label_positives": 0})
+    config = config.replace(**settings)
     final, found = answers_of(paths, config)
     assert final.calibration.facts["rows"] == 20
     assert_array_equal(found.labels, raw.labels)  # the pooled curve keeps every order

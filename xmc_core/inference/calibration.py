@@ -37,8 +37,8 @@ MOST_POINTS = 1000
 """Operating points kept."""
 
 LEAST_ANSWERS = 100
-"""The precision above a score is told where so many predictions stand behind it (± 4 at 80 %), or a
-tenth of all where there are few."""
+"""The precision above a score is told where so many predictions stand behind it (standard error at
+80 %: 4 points), or a tenth of all where there are few."""
 
 NEWTON_STEPS = 50
 

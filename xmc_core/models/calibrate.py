@@ -2,8 +2,8 @@
 
 The rows are cut at random; `calibration.folds` parts are held out in turn, and a model is trained
 on the others by the same procedure: tree, clusters, rankers. The final model is trained on all rows
-and takes over the curves. The other way, to ship a model that has never seen the held-out rows,
-would cost accuracy for good; the curves hold for the final one as well (docs/log.md).
+and takes over the curves: no row is given up for good. How well they hold for it is measured on the
+test split (docs/log.md, the report's calibration error).
 
 An encoder is not fine-tuned anew for that: it has seen the held-out rows.
 """
@@ -22,8 +22,8 @@ from xmc_core.reporting import SILENT, Reporter
 from xmc_core.types import Indices, SparseRows
 
 MOST_ROWS = 50_000
-"""Held out at most, in each fold: 50,000 rows fix every level of the curve to half a point, and the
-fewer are missing, the more the models resemble the final one."""
+"""Held out at most, in each fold: a million pairs, a thousand in each bin of the curve. The fewer
+rows are missing, the more the models resemble the final one."""
 
 DEPTH = 20
 """Labels to predict for a held-out row, at least, so that the curve knows low scores."""
