@@ -30,6 +30,7 @@ LABEL_FEATURES = ("pifa", "text", "both")
 _FACTORS = ("sigmoid", "l1-hinge", "l2-hinge", "l3-hinge", "l4-hinge")
 POST_PROCESSORS = ("none", *_FACTORS, *(f"log-{name}" for name in _FACTORS))
 PRECISIONS = ("half", "single")
+CALIBRATIONS = ("none", "isotonic", "platt")
 SOURCES = ("files", "python-api")
 ANALYZERS = ("word", "char", "char_wb")
 POOLINGS = ("mean", "first", "pooler")
@@ -520,6 +521,49 @@ class EnsembleConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationConfig:
+    """Scores of the final model as probabilities."""
+
+    method: str = "none"
+    """isotonic: the ascending curve nearest to what held-out rows show; platt: a sigmoid, for few
+    rows; none: scores stay what the post-processor makes of margins."""
+
+    share: float = 0.2
+    """Part of the training rows that is held out to fit the curve on. A model like the final one is
+    trained on all others for that; the final one is trained on all rows."""
+
+    folds: int = 1
+    """Cross-fitting: so many such parts are held out in turn, each with a training of its own."""
+
+    run: int = 1
+    """So many neighbouring rows are held out together. More than 1 where neighbours are alike and
+    new texts will not be, as the functions of one source file: 100 then."""
+
+    label_positives: int = 0
+    """A label with so many held-out rows (10, say) has its own curve, shrunk towards that of all
+    labels, if that explains other rows better; labels of a row may then change places. 0: one curve
+    for all, which keeps every order (why that is the default: docs/log.md)."""
+
+    def __post_init__(self) -> None:
+        _require_each((self.method,), CALIBRATIONS, "calibration.method")
+        _require(0 < self.share <= 0.5, "calibration.share", "above 0 and at most .5", self.share)
+        _require(self.folds >= 1, "calibration.folds", "at least 1", self.folds)
+        _require(
+            self.folds * self.share <= 1.0 + 1e-9,
+            "calibration.folds",
+            "at most 1 / calibration.share, as each row is held out once",
+            self.folds,
+        )
+        _require(self.run >= 1, "calibration.run", "at least 1", self.run)
+        _require(
+            self.label_positives >= 0,
+            "calibration.label_positives",
+            "0 (no label has its own curve) or more",
+            self.label_positives,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """All settings of one pipeline."""
 
@@ -531,6 +575,7 @@ class Config:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
 
     n_threads: int = -1
     """Threads; -1 uses every core. Results do not depend on it."""

@@ -12,7 +12,8 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 
 class XmcModel(PythonModel):
-    """Answers with one object per text: `labels`, best first, and their `scores`."""
+    """Answers with one object per text: `labels`, best first, their `scores`, and `none_of_these`,
+    true where no label passed."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Open the bundle; its arrays are memory-mapped, an encoder waits for the first text."""
@@ -25,17 +26,28 @@ class XmcModel(PythonModel):
         context: PythonModelContext,
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
-    ) -> list[dict[str, list[Any]]]:
-        """`params`: top_k labels per text; beam_size nodes kept at each level of the tree."""
+    ) -> list[dict[str, Any]]:
+        """`params`: top_k labels per text; beam_size nodes kept at each level of the tree;
+        calibrated scores, or the rankers' own; threshold: least score of a label; precision: the
+        same, as the wanted percentage of right labels, for a calibrated model."""
         column = "text" if "text" in model_input.columns else model_input.columns[0]
         chosen = params or {}
+        threshold = chosen.get("threshold")
+        if (precision := chosen.get("precision")) is not None:
+            threshold = self.model.operating_point(precision).score
         predictions = self.model.predict(
             model_input[column].tolist(),
             top_k=chosen.get("top_k"),
             beam_size=chosen.get("beam_size"),
+            calibrated=chosen.get("calibrated"),
+            threshold=threshold,
         )
         return [
-            {"labels": [name for name, _ in row], "scores": [score for _, score in row]}
+            {
+                "labels": [name for name, _ in row],
+                "scores": [score for _, score in row],
+                "none_of_these": not row,
+            }
             for row in self.model.named(predictions)
         ]
 

@@ -37,6 +37,10 @@ model = mlflow.pyfunc.load_model("models:/{name}@champion")
 model.predict(["some text"], params={{"top_k": 5}})  # [{{"labels": [...], "scores": [...]}}]
 ```
 
+Scores of a calibrated model are probabilities. `threshold` in params leaves out labels that score
+less; `precision` chooses it so that this percentage of the labels is right. A text that is left
+without labels has `none_of_these` true.
+
 `mlflow models serve -m models:/{name}@champion --env-manager local` answers the same over HTTP.
 Aliases: `champion` is the one to use, `challenger` the newest candidate, `previous` the way back.
 """
@@ -120,9 +124,20 @@ def signature(params: Mapping[str, int]) -> "ModelSignature":
     return ModelSignature(
         inputs=Schema([ColSpec(DataType.string)]),
         outputs=Schema(
-            [ColSpec(Array(DataType.string), "labels"), ColSpec(Array(DataType.double), "scores")]
+            [
+                ColSpec(Array(DataType.string), "labels"),
+                ColSpec(Array(DataType.double), "scores"),
+                ColSpec(DataType.boolean, "none_of_these"),
+            ]
         ),
-        params=ParamSchema([ParamSpec(name, "long", value) for name, value in params.items()]),
+        params=ParamSchema(
+            [
+                *(ParamSpec(name, "long", value) for name, value in params.items()),
+                ParamSpec("calibrated", "boolean", None),
+                ParamSpec("threshold", "double", None),
+                ParamSpec("precision", "double", None),
+            ]
+        ),
     )
 
 

@@ -1,12 +1,12 @@
 """xmc run, train, predict, evaluate on a small project."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import PARAMS, Command, small_documents, tree_of, write_documents
-from xmc_core.data.prediction_file import read_predictions
 from xmc_core.stages.paths import STAGES
 
 
@@ -97,6 +97,61 @@ def test_a_preset_of_choice_leaves_everything_else_untouched(finished: Path, on_
     assert json.loads((facts / "facts.json").read_text())["largest_leaf"] <= 3
 
 
+@pytest.fixture(scope="module")
+def calibrated(finished: Path) -> Path:
+    """The bundle of that project with curves, in a folder of its own; see the threshold's table."""
+    from xmc_core.config import load_config
+    from xmc_core.stages.paths import ProjectPaths
+    from xmc_core.stages.runner import run_stage
+
+    config = load_config(finished / "params.yaml", dataset="here")
+    config = config.replace(
+        **{"calibration.method": "platt", "calibration.share": 0.5, "calibration.folds": 2}
+    )
+    paths = ProjectPaths(finished / "data", "here", "calibrated")
+    shutil.copytree(finished / "data" / "artifacts" / "here", paths.out("rankers").parent)
+    run_stage("rankers", paths, config, quiet=True)
+    return paths.out("rankers") / "bundle"
+
+
+def test_a_calibrated_model_shows_probabilities(on_finished: Command, calibrated: Path):
+    shown = on_finished("predict", calibrated, "about topic3 and detail8", "-k", "2").out
+    assert "probability" in shown
+    scores = json.loads(on_finished("predict", calibrated, "topic3", "--json").out)["scores"]
+    assert 0 < min(scores) < max(scores) < 1
+    raw = on_finished("predict", calibrated, "topic3", "--raw", "--json").out
+    assert json.loads(raw)["scores"] != scores
+    assert "score " in on_finished("predict", calibrated, "topic3", "--raw").out
+
+
+def test_a_text_without_any_label_above_the_threshold_is_told_so(
+    on_finished: Command, calibrated: Path
+):
+    shown = on_finished("predict", calibrated, "about topic3", "--threshold", "1.5")
+    assert shown.code == 0
+    assert "none of these labels (no probability of 1.5000 or more)" in shown.out
+    answer = json.loads(
+        on_finished("predict", calibrated, "about topic3", "--threshold", "2", "--json").out
+    )
+    assert (answer["labels"], answer["scores"]) == ([], [])
+    raw = on_finished("predict", calibrated, "about topic3", "--raw", "--threshold", "1e9").out
+    assert "no score of 1000000000.0000 or more" in raw
+
+
+def test_a_wanted_precision_becomes_a_threshold(on_finished: Command, calibrated: Path):
+    (told,) = json.loads(on_finished("threshold", calibrated, "--precision", "60", "--json").out)
+    assert told["wanted"] == 60.0
+    assert told["precision"] >= 60.0
+    for arguments in (("--precision", "60"), ("--threshold", str(told["score"]))):
+        answer = json.loads(
+            on_finished("predict", calibrated, "about topic3", *arguments, "--json").out
+        )
+        assert answer["labels"]
+        assert min(answer["scores"]) >= round(told["score"], 6) - 1e-6
+    shown = on_finished("threshold", calibrated)
+    assert "60 %" in shown.out
+
+
 def test_predict_shows_labels_best_first(on_finished: Command):
     result = on_finished("predict", "here", "about topic3 and detail8", "-k", "2")
     assert result.code == 0
@@ -112,21 +167,70 @@ def test_predict_writes_lines_that_evaluate_takes_back(
     answers = tmp_path / "answers.jsonl"
     assert on_finished("predict", "here", "--input", test, "-o", answers, "-k", "10").code == 0
     assert len(answers.read_text().splitlines()) == 23
-    from_file = json.loads(on_finished("evaluate", answers, "-d", "here", "--json").out)
-    from_stage = json.loads(on_finished("evaluate", "-d", "here", "--json").out)
-    bundle = "data/artifacts/here/rankers/bundle"
-    from_model = json.loads(on_finished("evaluate", bundle, "-d", "here", "--json").out)
-    folder = "data/artifacts/here/rankers/predictions"
-    from_folder = json.loads(on_finished("evaluate", folder, "-d", "here", "--json").out)
-    assert from_stage == from_model == from_folder == from_file
+    bundle, folder = "data/artifacts/here/rankers/bundle", "data/artifacts/here/rankers/predictions"
+    told = json.loads(
+        on_finished(
+            "evaluate", "here", "--json", "-i", answers, "-i", bundle, "-i", folder, "-n", "file",
+            "-n", "model", "-n", "folder",
+        ).out
+    )  # fmt: skip
+    assert list(told) == ["baseline", "disentangled", "final", "file", "model", "folder"]
+    final = told["final"]
+    for name in ("file", "model", "folder"):
+        assert told[name]["metrics"] == final["metrics"]
+        assert told[name]["intervals"] == final["intervals"]
+        against = told[name].pop("against")
+        assert against.pop("model") == "final"
+        assert all(r["difference"] == 0.0 and r["p_corrected"] == 1.0 for r in against.values())
     metrics = json.loads((finished / "data" / "reports" / "here" / "metrics.json").read_text())
-    assert {n: metrics["xr_transformer"][n] for n in from_stage} == from_stage
-    assert from_stage["P@1"] > 80
+    assert final["metrics"] == metrics["xr_transformer"]
+    assert told["baseline"]["metrics"] == metrics["xr_linear"]
+    assert final["metrics"]["P@1"] > 80
+    alone = json.loads(on_finished("evaluate", "here", "--json").out)
+    assert alone == {"final": final}
 
 
 def test_evaluate_shows_a_table_of_metrics(on_finished: Command):
-    out = on_finished("evaluate", "-d", "here").out
-    assert all(name in out for name in ("@1", "@10", "PSnDCG"))
+    out = on_finished("evaluate", "here").out
+    assert all(name in out for name in ("@1", "@10", "PSnDCG", "coverage", "at the threshold"))
+
+
+def test_an_outside_system_stands_in_the_table(on_finished: Command, tmp_path: Path):
+    theirs = tmp_path / "theirs.csv"
+    theirs.write_text("row,label,score\n0,t0,0.9\n1,d1,0.8\n")
+    result = on_finished("evaluate", "here", "-i", theirs, "--name", "their system")
+    assert result.code == 0
+    assert "their system" in result.out
+    assert "disentangled" in result.out
+    assert "p corrected for the 18 figures of the table (Holm)" in result.out
+    # Nearly all rows are without an answer: far below the final model.
+    assert "▼ -9" in result.out or "▼ -8" in result.out
+    turned = json.loads(
+        on_finished("evaluate", "here", "-i", theirs, "--against", "theirs", "--json").out
+    )
+    assert "against" not in turned["theirs"]
+    assert turned["final"]["against"]["P@1"]["difference"] > 70
+
+
+def test_f1_goes_by_the_threshold(on_finished: Command):
+    default = json.loads(on_finished("evaluate", "here", "--json").out)["final"]["metrics"]
+    never = json.loads(on_finished("evaluate", "here", "--json", "--threshold", "1e9").out)
+    assert default["micro-F1"] > 50
+    assert never["final"]["metrics"]["micro-F1"] == 0.0
+    assert never["final"]["metrics"]["micro-F1@5"] == default["micro-F1@5"]
+
+
+def test_two_models_are_compared_figure_by_figure(on_finished: Command, tmp_path: Path):
+    same = on_finished("compare", "here", "final", "data/artifacts/here/rankers/bundle")
+    assert same.code == 0
+    assert "nDCG@5 head" in same.out
+    assert "▲" not in same.out.replace("▲ A is better", "")
+    theirs = tmp_path / "theirs.jsonl"
+    theirs.write_text('{"labels": [], "scores": []}\n' * 23)
+    told = json.loads(on_finished("compare", "here", "final", theirs, "--json").out)
+    assert told["P@1"]["A"] == told["P@1"]["difference"] > 80
+    assert told["P@1"]["B"] == 0.0
+    assert told["P@1"]["p_value"] < told["P@1"]["p_corrected"] < 0.05
 
 
 def test_predict_reads_plain_lines_from_standard_input(
@@ -159,8 +263,18 @@ def test_a_bad_input_leaves_no_output(on_finished: Command, tmp_path: Path):
         (["predict", "here", "x", "-p", "linear"], "xmc train --dataset here --preset linear."),
         (["predict", "data/artifacts/here/matcher/model", "x"], "holds rankers alone"),
         (["predict", "data/artifacts/here/dataset", "x"], "holds a dataset, not a model"),
-        (["evaluate", "-d", "here", "nowhere"], "nowhere is not a saved xmc folder"),
-        (["evaluate", "-d", "here", "data/raw/here/test.jsonl"], 'line 1: expected "labels" and'),
+        (["evaluate", "here", "-i", "nowhere"], "cannot read nowhere: No such file"),
+        (["evaluate", "here", "-i", "data/artifacts"], "is not a saved xmc folder"),
+        (["evaluate", "here", "-i", "data/artifacts/here/dataset"], "a dataset, not a model"),
+        (["evaluate", "here", "-i", "data/raw/here/test.jsonl"], 'line 1: expected "labels"'),
+        (["evaluate", "here", "-n", "mine"], "there are 1 --name for 0 --predictions"),
+        (["evaluate", "here", "-i", "x.csv", "-n", "final"], "two models called final; give each"),
+        (["evaluate", "here", "--against", "mine"], "--against mine: the table has final."),
+        (["evaluate", "nobody"], "has no settings.nobody"),
+        (["compare", "here", "final", "nowhere"], "cannot read nowhere: No such file"),
+        (["threshold", "here"], "this model is not calibrated"),
+        (["predict", "here", "x", "--precision", "80"], "this model is not calibrated"),
+        (["predict", "here", "x", "--precision", "80", "--raw"], "leave --threshold or --raw"),
     ],
 )
 def test_what_cannot_be_predicted_or_measured_is_said(
@@ -186,8 +300,8 @@ def test_an_ensemble_answers_like_any_model(xmc: Command, project: Path):
     assert set(answer["labels"]) == {"t3", "d8"}
     assert 9 <= answer["scores"][0] <= 10  # of ten places the first, or nearly
     bundle = "data/artifacts/here/rankers/bundle"
-    from_model = json.loads(xmc("evaluate", bundle, "-d", "here", "--json").out)
-    assert from_model == json.loads(xmc("evaluate", "-d", "here", "--json").out)
+    told = json.loads(xmc("evaluate", "here", "-i", bundle, "--json").out)
+    assert told["bundle"]["metrics"] == told["final"]["metrics"]
     assert "17 labels" in xmc("tree", "here", "--stage", "rankers").out
 
     params.write_text(params.read_text().replace("seed: 2 }]", "sede: 2 }]"))
@@ -276,24 +390,6 @@ def test_train_ends_with_the_models_folder(xmc: Command, project: Path):
     assert result.code == 0
     folder = result.out.strip()
     assert xmc("predict", folder, "about topic2", "-k", "1", "--json").code == 0
-
-
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ('{"labels": ["a"], "scores": []}', "two lists of the same length"),
-        ('{"labels": ["z"], "scores": [1]}', "the data set has no label 'z'"),
-        ('{"labels": ["a"], "scores": ["x"]}', '"scores" must be numbers'),
-        ('{"labels": [["a"]], "scores": [1]}', r"the data set has no label \['a'\]"),
-        ('{"labels": ["a"], "scores": [1]}\n{"labels": [], "scores": []}', "for 2 documents"),
-    ],
-)
-def test_a_broken_file_of_predictions_is_refused(tmp_path: Path, line: str, words: str):
-    from xmc_core.errors import DataError
-
-    (tmp_path / "p.jsonl").write_text(line)
-    with pytest.raises(DataError, match=words):
-        read_predictions(tmp_path / "p.jsonl", ["a", "b"], 1)
 
 
 def test_warmup_trains_and_leaves_nothing(xmc: Command, project: Path):

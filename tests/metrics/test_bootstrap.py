@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from tests.reference import metrics as reference
 from xmc_core.errors import ConfigError, ShapeError
 from xmc_core.metrics import (
     RowScores,
@@ -12,6 +13,7 @@ from xmc_core.metrics import (
     paired_bootstraps,
     row_scores,
 )
+from xmc_core.metrics.bootstrap import compare_pairs, holm
 
 
 @pytest.fixture(scope="module")
@@ -170,3 +172,38 @@ def test_the_other_way_round_is_the_pair_swapped():
     assert back.difference == pytest.approx(there.difference)
     assert (back.low, back.high) == pytest.approx((there.low, there.high))
     assert back.p_value == there.p_value
+
+
+def test_any_two_models_are_compared_as_if_alone(champion):
+    models = {
+        "good": as_rows(champion),
+        "worse": as_rows(worsened(champion, 0.05)),
+        "same": {**as_rows(champion), "only here": as_rows(champion)["P@1"]},
+    }
+    pairs = compare_pairs(models, samples=300, seed=4)
+    assert list(pairs) == [("worse", "good"), ("same", "good"), ("same", "worse")]
+    for (model, other), results in pairs.items():
+        alone = paired_bootstraps({"P@1": models[model]["P@1"]}, models[other], samples=300, seed=4)
+        assert results == alone
+    assert pairs["same", "good"]["P@1"].p_value == 1.0
+    assert pairs["worse", "good"]["P@1"].verdict == "worse"
+    assert pairs["same", "worse"]["P@1"].difference == -pairs["worse", "good"]["P@1"].difference
+
+
+def test_corrected_p_values_agree_with_the_reference():
+    rng = np.random.default_rng(2)
+    for n in (0, 1, 2, 7, 30):
+        p_values = (rng.random(n) ** 3).round(2).tolist()  # rounded, so that some are equal
+        assert holm(p_values) == pytest.approx(reference.holm(p_values))
+    assert holm([0.001] * 4) == pytest.approx([0.004] * 4)
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_among_many_figures_of_noise_hardly_any_is_called_a_difference():
+    # Twenty figures without any difference, a hundred times: uncorrected, one of twenty is found.
+    found = corrected = 0
+    for p_values in np.random.default_rng(8).random((100, 20)):
+        found += bool((p_values < 0.05).any())
+        corrected += min(holm(p_values.tolist())) < 0.05
+    assert found > 50
+    assert corrected <= 12

@@ -1,11 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from scipy.sparse import csr_array
 
-from xmc_core.config import Config, TfidfConfig
-from xmc_core.errors import DataError
+from xmc_core.config import CalibrationConfig, Config, TfidfConfig
+from xmc_core.errors import DataError, ShapeError, StoreError
 from xmc_core.features.tfidf import fit_tfidf
+from xmc_core.inference.calibration import fit_calibration
 from xmc_core.models import Member, PipelineModel, train_xr_linear
 
 NAMES = ["bread", "cheese", "iron", "wood"]
@@ -45,3 +48,77 @@ def test_a_name_that_is_no_label_is_refused(pipeline):
         pipeline.predict(["iron"], allow="iron")
     with pytest.raises(DataError, match="takes a list of texts"):
         pipeline.score("iron", csr_array((1, 4)))
+
+
+@pytest.fixture(scope="module")
+def calibrated(pipeline):
+    """Curves of the training rows themselves: what they say is not the point here."""
+    found = pipeline.predict(TEXTS, top_k=4)
+    hits = np.array(
+        [
+            [NAMES[label] in text for label in row]
+            for text, row in zip(TEXTS, found.labels, strict=True)
+        ]
+    )
+    settings = CalibrationConfig(method="platt")
+    positives = np.bincount(found.labels[hits], minlength=len(NAMES))
+    return replace(pipeline, calibration=fit_calibration(found, hits, positives, settings))
+
+
+def test_a_calibrated_model_gives_probabilities_unless_asked_for_its_scores(pipeline, calibrated):
+    texts = ["iron and wood", "cheese"]
+    raw = pipeline.predict(texts, top_k=3)
+    expected = calibrated.calibration.calibrated(raw)
+    for found in (
+        calibrated.predict(texts, top_k=3),
+        calibrated.predict(texts, top_k=3, calibrated=True),
+    ):
+        assert_array_equal(found.labels, expected.labels)
+        assert_array_equal(found.scores, expected.scores)
+        assert 0.0 < found.scores.min() < found.scores.max() < 1.0
+    assert_array_equal(calibrated.predict(texts, top_k=3, calibrated=False).scores, raw.scores)
+    with pytest.raises(DataError, match="this model is not calibrated"):
+        pipeline.predict(texts, calibrated=True)
+    with pytest.raises(DataError, match="this model is not calibrated"):
+        pipeline.operating_point(80.0)
+
+
+def test_labels_below_the_threshold_are_dropped_and_a_row_may_come_back_empty(calibrated):
+    texts = ["iron and wood", "nothing known"]
+    everything = calibrated.predict(texts, top_k=4)
+    threshold = float(everything.scores[0, 1])
+    found = calibrated.predict(texts, top_k=4, threshold=threshold)
+    assert_array_equal(found.labels[0], [*everything.labels[0, :2], -1, -1])
+    assert np.all(np.isneginf(found.scores[0, 2:]))
+    assert [len(row) for row in calibrated.named(found)] == [2, 0]
+    raw = calibrated.predict(texts, top_k=4, calibrated=False)
+    strict = calibrated.predict(texts, calibrated=False, threshold=float(raw.scores.max()) + 1.0)
+    assert np.all(strict.labels == -1)
+
+
+def test_the_threshold_for_a_precision_comes_from_the_curves(calibrated):
+    assert calibrated.operating_point(60.0) == calibrated.calibration.point(60.0)
+
+
+def test_curves_are_saved_and_loaded_with_the_model(calibrated, pipeline, tmp_path):
+    calibrated.save(tmp_path / "with")
+    pipeline.save(tmp_path / "without")
+    assert not (tmp_path / "without" / "calibration").exists()
+    loaded = PipelineModel.load(tmp_path / "with")
+    expected = calibrated.predict(TEXTS, top_k=3)
+    assert_array_equal(loaded.predict(TEXTS, top_k=3).scores, expected.scores)
+    assert_array_equal(
+        loaded.restricted(["iron"]).predict(["iron"], top_k=1).scores,
+        calibrated.predict(["iron"], top_k=1, allow=["iron"]).scores,
+    )
+    assert PipelineModel.load(tmp_path / "without").calibration is None
+
+
+def test_curves_of_other_labels_are_refused(calibrated, pipeline, tmp_path):
+    other = replace(calibrated.calibration, shifts=np.zeros(7))
+    with pytest.raises(ShapeError, match="the calibration knows 7 labels, the model 4"):
+        replace(pipeline, calibration=other)
+    calibrated.save(tmp_path / "model")
+    other.save(tmp_path / "model" / "calibration")
+    with pytest.raises(StoreError, match="the calibration knows 7 labels"):
+        PipelineModel.load(tmp_path / "model")

@@ -42,7 +42,14 @@ def test_edges_follow_the_folders_that_stages_read():
         "disentangled_tree": {"dataset", "tfidf_features", "initial_tree", "matcher"},
         "xr_transformer": {"dataset", "tfidf_features", "disentangled_tree"},
         "rankers": {"dataset", "tfidf_features", "xr_transformer", "matcher", "disentangled_tree"},
-        "evaluation": {"dataset", "matcher", "disentangled_tree", "xr_transformer", "rankers"},
+        "evaluation": {
+            "dataset",
+            "tfidf_features",
+            "matcher",
+            "disentangled_tree",
+            "xr_transformer",
+            "rankers",
+        },
     }
 
 

@@ -1,6 +1,7 @@
 """From a bundle to a champion that answers: real models in a real MLflow store."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -15,8 +16,11 @@ from orchestration.dvc_project import DvcProject
 from orchestration.mlflow_model.registry import MD5, STATUS, aliased, model_name
 from orchestration.partitions import datasets
 from tests.orchestration.stores import predictions, small_dataset
-from xmc_core.config import config_from_mapping, to_mapping
+from xmc_core.config import CalibrationConfig, config_from_mapping, to_mapping
+from xmc_core.errors import DataError
 from xmc_core.features.tfidf import fit_tfidf
+from xmc_core.inference.calibration import fit_calibration
+from xmc_core.metrics.matching import find_hits
 from xmc_core.models import Member, PipelineModel, train_xr_linear
 
 DATASET = datasets.get_partition_keys()[0]
@@ -165,7 +169,17 @@ def test_the_champion_answers_texts_with_names_and_scores(project, register, mlf
     assert len(model.predict(texts)[0]["labels"]) == CONFIG.inference.top_k
 
     signature = model.metadata.signature
-    assert [p.name for p in signature.params.params] == ["top_k", "beam_size"]
+    assert [p.name for p in signature.params.params] == [
+        "top_k", "beam_size", "calibrated", "threshold", "precision"
+    ]  # fmt: skip
+    assert not any(answer["none_of_these"] for answer in answers)
+    least = answers[0]["scores"][1]
+    (passed,) = model.predict(texts[:1], params={"top_k": 3, "threshold": least})
+    assert passed["labels"] == answers[0]["labels"]
+    (empty,) = model.predict(texts[:1], params={"threshold": 1e9})
+    assert empty == {"labels": [], "scores": [], "none_of_these": True}
+    with pytest.raises(DataError, match="this model is not calibrated"):
+        model.predict(texts, params={"precision": 80.0})
     requirements = library.pyfunc.get_model_dependencies(f"models:/{NAME}@champion")
     pinned = Path(requirements).read_text()
     assert f"numpy=={np.__version__}" in pinned
@@ -201,6 +215,31 @@ def test_a_bundle_with_an_encoder_needs_torch():
     assert needs_encoder(CONFIG.replace(**{"ensemble.members": for_one}))
     neither = [{"name": "none"}, {"name": "none", "seed": 1}]
     assert not needs_encoder(CONFIG.replace(**{"encoder.name": "a", "ensemble.members": neither}))
+
+
+def test_a_calibrated_champion_answers_with_probabilities(project, register, mlflow, bundle):
+    import mlflow as library
+
+    data = small_dataset()
+    found = bundle.predict(data.train_texts)
+    hits = find_hits(found.labels, data.Y_train)
+    positives = np.bincount(found.labels[hits], minlength=data.n_labels)
+    settings = CalibrationConfig(method="platt")
+    calibrated = replace(bundle, calibration=fit_calibration(found, hits, positives, settings))
+    calibrated.save(project.out("rankers", DATASET) / "bundle")
+    trained(project, right=0.6, md5="f" * 32)
+    register()
+    model = library.pyfunc.load_model(f"models:/{NAME}@champion")
+    texts = data.train_texts[:3]
+    expected = calibrated.named(calibrated.predict(texts))
+    answers = model.predict(texts)
+    assert [list(zip(a["labels"], a["scores"], strict=True)) for a in answers] == expected
+    raw = model.predict(texts, params={"calibrated": False})
+    assert raw[0]["scores"] == [score for _, score in bundle.named(bundle.predict(texts))[0]]
+    wanted = float(calibrated.calibration.points[0, 1])
+    threshold = calibrated.operating_point(wanted).score
+    for answer in model.predict(texts, params={"precision": wanted}):
+        assert all(score >= np.float32(threshold) for score in answer["scores"])
 
 
 def test_without_a_bundle_the_message_says_what_to_run(project, mlflow, instance):

@@ -111,3 +111,32 @@ def matcher_recall(beams: Truth, leaves: Sequence[Sequence[int]], truth: Truth) 
             found = {label for leaf in reached for label in leaves[leaf]}
             per_row.append(len(found & true) / len(true))
     return 100 * sum(per_row) / len(per_row)
+
+
+def within(truth: Truth, labels: set[int]) -> list[set[int]]:
+    """Truth as if only these labels were asked for."""
+    return [true & labels for true in truth]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Corrected p: the largest, over all p up to one's own, of p times the number not smaller."""
+    n = len(p_values)
+    ascending = sorted(p_values)
+    return [
+        min(1.0, max((n - place) * p for place, p in enumerate(ascending) if p <= own))
+        for own in p_values
+    ]
+
+
+def above(
+    threshold: float, scores: Sequence[Sequence[float]], ranked: Ranked, truth: Truth
+) -> tuple[float, float, float]:
+    """Precision, recall and rows answered when only labels that score so much are given."""
+    given = right = answered = 0
+    for row, labels, true in zip(scores, ranked, truth, strict=True):
+        kept = [label for score, label in zip(row, labels, strict=True) if score >= threshold]
+        given, right = given + len(kept), right + len(true.intersection(kept))
+        answered += bool(kept)
+    total = sum(len(true) for true in truth)
+    precision = 100 * right / given if given else math.nan
+    return precision, 100 * right / total, 100 * answered / len(ranked)

@@ -5,16 +5,19 @@ import io
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from xmc_core.config import Config
+from xmc_core.config import CalibrationConfig, Config
 from xmc_core.data import Dataset, Predictions
 from xmc_core.errors import DataError
+from xmc_core.inference.calibration import fit_calibration
 from xmc_core.metrics import evaluate, load_rows, not_worse, split_digest
+from xmc_core.metrics.matching import find_hits
 from xmc_core.metrics.report import MODELS, SUMMARY, summary_table
 from xmc_core.models.xr_linear import train_xr_linear
 from xmc_core.persistence import read_store, write_store
@@ -136,6 +139,7 @@ def test_every_figure_comes_from_the_predictions(evaluated):
         )
         for name, value in expected.items():
             assert metrics[model][name] == round(value, 4)
+        assert {"coverage@1", "coverage@10", "macro-F1@5", "micro-F1"} <= set(metrics[model])
     assert metrics["xr_transformer"]["P@1"] > 30  # by chance: 8
     assert facts == {name: metrics["xr_transformer"][name] for name in SUMMARY}
     assert [values[0] for _, values in summary_table(metrics)] == [
@@ -159,15 +163,30 @@ def test_tables_hold_a_line_for_each_decile_and_beam(evaluated):
     slices = list(csv.DictReader(io.StringIO(tables["slices.csv"].decode())))
     assert [row["decile"] for row in slices] == [str(d) for d in range(1, 11)] * len(MODELS)
     assert sum(int(row["labels"]) for row in slices[:10]) == N_LABELS
+    groups = list(csv.DictReader(io.StringIO(tables["groups.csv"].decode())))
+    assert [row["k"] for row in groups[:4]] == ["1", "3", "5", "10"]
+    assert list(dict.fromkeys(row["group"] for row in groups)) == [
+        *map(str, range(1, 11)), "head", "torso", "tail"
+    ]  # fmt: skip
+    metrics = json.loads(tables["metrics.json"].decode())
+    for model in MODELS:
+        own = [r for r in groups if r["model"] == model and r["k"] == "5" and r["group"].isdigit()]
+        total = sum(float(row["P"]) for row in own)
+        assert total == pytest.approx(metrics[model]["P@5"], abs=1e-3)
     recalls = list(csv.DictReader(io.StringIO(tables["recall.csv"].decode())))
-    assert [row["model"] for row in recalls] == ["xr_linear"] * 4 + ["disentangled"] * 4
-    assert [row["beam_size"] for row in recalls] == ["1", "2", "5", "10"] * 2
-    values = [float(row["recall"]) for row in recalls[:4]]
-    assert values == sorted(values)
+    assert [row["model"] for row in recalls] == ["xr_linear"] * 8 + ["disentangled"] * 8
+    assert [row["level"] for row in recalls] == (["1"] * 4 + ["2"] * 4) * 2
+    assert [row["beam_size"] for row in recalls] == ["1", "2", "5", "10"] * 4
+    upper, lower = ([float(row["recall"]) for row in recalls[at : at + 4]] for at in (0, 4))
+    assert lower == sorted(lower)
+    assert all(a >= b for a, b in zip(upper, lower, strict=True))
+    assert upper[0] > lower[0]
     # A beam over all six leaves reaches everything but the two labels that train never showed:
     # row 5 then misses two of its labels, row 3 has none.
     true = Dataset.load(evaluated.out("dataset")).Y_test[[5]].nnz
-    assert values[-1] == pytest.approx(100 * (38 + (true - 2) / true) / 39, abs=1e-4)
+    assert lower[-1] == pytest.approx(100 * (38 + (true - 2) / true) / 39, abs=1e-4)
+    assert upper[-1] == lower[-1]
+    assert len(tables["thresholds.csv"].splitlines()) == 1  # nothing was calibrated
     assert tables["curves.csv"].decode() == CURVES
 
 
@@ -187,7 +206,63 @@ def test_examples_are_five_labelled_rows_with_their_answers_marked(evaluated):
         assert set(example["missed"]) == true - {name for name, _, _ in example["labels"]}
     html = (evaluated.reports / "report.html").read_text(encoding="utf-8")
     assert "How do I &lt;sort&gt; number" in html
-    assert html.count("data:image/png;base64,") == 4
+    assert html.count("data:image/png;base64,") == 5
+
+
+def test_pairs_of_all_models_are_tested(evaluated):
+    rows = list(csv.DictReader((evaluated.out("evaluation") / "pairs.csv").open()))
+    assert list(dict.fromkeys((row["model"], row["minus"]) for row in rows)) == [
+        (MODELS[1], MODELS[0]),
+        (MODELS[2], MODELS[0]),
+        (MODELS[2], MODELS[1]),
+    ]
+    assert len(rows) == 3 * 20
+    for row in rows:
+        assert float(row["low"]) <= float(row["difference"]) <= float(row["high"])
+        assert float(row["p_corrected"]) >= float(row["p_value"])
+    same = [row for row in rows if row["minus"] == MODELS[1]]  # the rankers' are copies of these
+    assert {float(row["p_value"]) for row in same} == {1.0}
+
+
+def test_probabilities_and_thresholds_are_told_of_a_calibrated_model(copy):
+    paths = copy("project")
+    final = paths.out("rankers")
+    predictions, dataset = (
+        Predictions.load(final / "predictions"),
+        Dataset.load(paths.out("dataset")),
+    )
+    hits = find_hits(predictions.labels, dataset.Y_test)
+    positives = np.bincount(dataset.Y_test.indices, minlength=N_LABELS)[:N_LABELS]
+    settings = CalibrationConfig(method="platt")
+    calibration = fit_calibration(predictions, hits, positives, settings)
+    calibration.save(final / "bundle" / "calibration")
+    calibration.calibrated(predictions).save(final / "predictions")
+    run_stage("evaluation", paths, CONFIG, quiet=True)
+
+    metrics = json.loads((paths.reports / "metrics.json").read_text(encoding="utf-8"))
+    assert 0 < metrics[MODELS[2]]["ECE@5"] < 20  # fitted on the same rows
+    for row in csv.DictReader((paths.reports / "thresholds.csv").open()):
+        point = calibration.point(float(row["wanted_precision"]))
+        assert float(row["threshold"]) == pytest.approx(point.score, abs=1e-4)
+        assert float(row["held_out_precision"]) == pytest.approx(point.precision, abs=1e-4)
+        assert float(row["test_precision"]) == pytest.approx(point.precision, abs=25)
+    report = (paths.reports / "report.md").read_text(encoding="utf-8")
+    assert "## Probabilities" in report
+    assert "(platt, fitted on 40 training documents" in report
+    assert "![Left: labels by their probability" in report
+
+
+def test_a_test_split_without_any_label_of_training_is_reported_on(copy):
+    paths = copy("project")
+    dataset = Dataset.load(paths.out("dataset"))
+    unseen = np.zeros(dataset.Y_test.shape, np.float32)
+    unseen[5, N_LABELS] = 1.0
+    shutil.rmtree(paths.out("dataset"))  # its arrays are mapped: not to be written over
+    replace(dataset, Y_test=csr_array(unseen)).save(paths.out("dataset"))
+    run_stage("evaluation", paths, CONFIG, quiet=True)
+    report = (paths.reports / "report.md").read_text(encoding="utf-8")
+    assert "Frequent and rare labels" not in report
+    assert len((paths.reports / "groups.csv").read_text().splitlines()) == 1
 
 
 def test_without_an_encoder_the_report_says_so(copy):
@@ -198,6 +273,7 @@ def test_without_an_encoder_the_report_says_so(copy):
     assert (paths.reports / "curves.csv").read_text() == "step,level,loss,learning_rate\n"
     report = (paths.reports / "report.md").read_text(encoding="utf-8")
     assert "Final rankers (no encoder)" in report
+    assert "curves.png" not in report
     run_stage("evaluation", paths, CONFIG.replace(**{"encoder.name": "some-model"}), quiet=True)
     report = (paths.reports / "report.md").read_text(encoding="utf-8")
     assert "XR-Transformer, final rankers" in report

@@ -82,3 +82,33 @@ def test_without_an_encoder_the_final_model_is_the_one_that_training_would_give(
     found, expected = final.predict(inputs.X_test), trained.predict(inputs.X_test)
     assert_array_equal(found.labels, expected.labels)
     assert_array_equal(found.scores, expected.scores)
+
+
+def answers_of(paths, config):
+    for stage in ("disentangled_tree", "xr_transformer", "rankers"):
+        run_stage(stage, paths, config, quiet=True)
+    final = PipelineModel.load(paths.out("rankers") / "bundle")
+    return final, Inputs(paths).predictions("rankers")
+
+
+@pytest.mark.parametrize("members", [[], [{}, {"seed": 1}]])
+def test_a_calibrated_model_is_the_same_with_probabilities_for_scores(paths, members):
+    config = CONFIG.replace(**{"ensemble.members": members})
+    _, raw = answers_of(paths, config)
+    settings = {"calibration.method": "isotonic", "calibration.share": 0.5}
+    config = config.replace(**settings)
+    final, found = answers_of(paths, config)
+    assert final.calibration.facts["rows"] == 20
+    assert_array_equal(found.labels, raw.labels)  # the pooled curve keeps every order
+    given = found.labels >= 0
+    assert np.all((found.scores[given] > 0.0) & (found.scores[given] < 1.0))
+    again = final.predict(Inputs(paths).dataset.test_texts)
+    assert_array_equal(again.labels, found.labels)
+    assert_array_equal(again.scores, found.scores)
+    facts = json.loads((paths.out("rankers") / "facts.json").read_text())
+    assert facts["calibration_rows"] == 20
+
+    files = sorted((paths.out("rankers") / "bundle" / "calibration").iterdir())
+    before = [file.read_bytes() for file in files]
+    run_stage("rankers", paths, config.replace(n_threads=1), quiet=True)
+    assert [file.read_bytes() for file in files] == before

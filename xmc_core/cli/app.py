@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from xmc_core import __version__
-from xmc_core.cli import data, doctor, pipeline, prediction, tree, tune, warmup
+from xmc_core.cli import data, doctor, evaluation, pipeline, prediction, tree, tune, warmup
 from xmc_core.errors import XmcError
 
 WAYS_OUT = {
@@ -69,7 +69,9 @@ app.command(rich_help_panel="Pipeline")(pipeline.run)
 app.command(rich_help_panel="Pipeline")(pipeline.train)
 app.command(rich_help_panel="Pipeline")(tune.tune)
 app.command(rich_help_panel="Models")(prediction.predict)
-app.command(rich_help_panel="Models")(prediction.evaluate)
+app.command(rich_help_panel="Models")(evaluation.evaluate)
+app.command(rich_help_panel="Models")(evaluation.compare)
+app.command(rich_help_panel="Models")(evaluation.threshold)
 app.command(rich_help_panel="Models")(tree.tree)
 app.command(rich_help_panel="This machine")(doctor.doctor)
 app.command(rich_help_panel="This machine")(warmup.warmup)

@@ -1,8 +1,7 @@
-"""xmc predict, xmc evaluate: using a trained model."""
+"""xmc predict: using a trained model."""
 
-import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -10,15 +9,13 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
-from xmc_core.cli.options import DATA, DatasetOption, PresetOption
+from xmc_core.cli.options import DATA, PresetOption
 from xmc_core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from xmc_core.config import Config
-    from xmc_core.data import Dataset, Predictions
+    from xmc_core.data import Predictions
     from xmc_core.data.prediction_file import Answer
     from xmc_core.models import PipelineModel
-    from xmc_core.stages.paths import ProjectPaths
 
 ROWS_AT_ONCE = 4096
 """Rows predicted together: their features and beams are all that is held in memory."""
@@ -65,9 +62,32 @@ def predict(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same to standard output.")] = False,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--threshold", help="Leave out labels that score less.", show_default="all labels"
+        ),
+    ] = None,
+    precision: Annotated[
+        float | None,
+        typer.Option(
+            "--precision",
+            min=0,
+            max=100,
+            help="Leave out labels so that this percentage of the others is right, as seen on "
+            "held-out documents; needs a calibrated model.",
+            show_default="all labels",
+        ),
+    ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Scores as the rankers give them, no probabilities.")
+    ] = False,
     preset: PresetOption = None,
 ) -> None:
     """Rank labels for texts.
+
+    Scores of a calibrated model are probabilities. A text none of whose labels reaches the
+    threshold gets none.
 
     Example: `xmc predict python-api "solve a linear system"`
     """
@@ -75,8 +95,23 @@ def predict(
 
     if bool(texts) == (source is not None):
         raise ConfigError("give either texts or --input FILE.")
+    if precision is not None and (raw or threshold is not None):
+        raise ConfigError("--precision chooses the threshold itself: leave --threshold or --raw.")
     pipeline = open_model(model, preset)
-    answers = _answers(pipeline, _texts(texts or [], source), top_k, beam_size)
+    if precision is not None:
+        threshold = pipeline.operating_point(precision).score
+    probabilities = pipeline.calibration is not None and not raw
+
+    def predicted(batch: list[str]) -> "Predictions":
+        return pipeline.predict(
+            batch,
+            top_k=top_k,
+            beam_size=beam_size,
+            calibrated=False if raw else None,
+            threshold=threshold,
+        )
+
+    answers = _answers(pipeline, _texts(texts or [], source), predicted)
     if output is not None:
         with _written(output) as file:
             write_answers(answers, file)
@@ -84,44 +119,7 @@ def predict(
         write_answers(answers, sys.stdout)
     else:
         for text, answer in answers:
-            _show(text, answer)
-
-
-def evaluate(
-    dataset: DatasetOption,
-    what: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="FOLDER|FILE",
-            help="A model's folder, a stage's predictions/, or what `xmc predict --output` wrote "
-            "for the test documents.",
-            show_default="the predictions of the final model",
-        ),
-    ] = None,
-    preset: PresetOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Measure predictions on the test documents of a data set."""
-    from xmc_core.cli.options import load_settings
-    from xmc_core.metrics import evaluate as measure
-    from xmc_core.metrics import rounded
-    from xmc_core.stages.inputs import Inputs
-
-    config, paths = load_settings(dataset, preset, None)
-    data = Inputs(paths).dataset
-    predictions = _predictions(what, paths, data, config)
-    metrics = measure(
-        predictions,
-        data.Y_test,
-        label_counts=data.label_counts,
-        n_train=len(data.train_texts),
-        a=config.dataset.propensity_a,
-        b=config.dataset.propensity_b,
-    )
-    if as_json:
-        typer.echo(json.dumps(rounded(metrics), indent=1))
-    else:
-        _show_metrics(metrics)
+            _show(text, answer, "probability" if probabilities else "score", threshold)
 
 
 def open_model(model: str, preset: str | None = None) -> "PipelineModel":
@@ -159,7 +157,9 @@ def _texts(texts: Sequence[str], source: Path | None) -> Iterator[str]:
 
 
 def _answers(
-    pipeline: "PipelineModel", texts: Iterator[str], top_k: int | None, beam_size: int | None
+    pipeline: "PipelineModel",
+    texts: Iterator[str],
+    predicted: "Callable[[list[str]], Predictions]",
 ) -> "Iterator[tuple[str, Answer]]":
     from xmc_core.cli.progress import CommandReporter
 
@@ -168,8 +168,7 @@ def _answers(
         while batch := list(islice(texts, ROWS_AT_ONCE)):
             if done:
                 report.message(f"{done:,} texts")
-            named = pipeline.named(pipeline.predict(batch, top_k=top_k, beam_size=beam_size))
-            yield from zip(batch, named, strict=True)
+            yield from zip(batch, pipeline.named(predicted(batch)), strict=True)
             done += len(batch)
 
 
@@ -185,50 +184,18 @@ def _written(path: Path) -> Iterator[IO[str]]:
         partial.unlink(missing_ok=True)
 
 
-def _show(text: str, answer: "Answer") -> None:
+def _show(text: str, answer: "Answer", kind: str, threshold: float | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    if not answer:
+        typer.secho(text, bold=True)
+        least = "" if threshold is None else f" (no {kind} of {threshold:.4f} or more)"
+        typer.echo(f"none of these labels{least}")
+        return
     table = Table("label")
-    table.add_column("score", justify="right")
+    table.add_column(kind, justify="right")
     for name, score in answer:
         table.add_row(name, f"{score:.4f}")
     typer.secho(text, bold=True)
     Console(markup=False).print(table)
-
-
-def _predictions(
-    what: Path | None, paths: "ProjectPaths", data: "Dataset", config: "Config"
-) -> "Predictions":
-    from xmc_core.data import Predictions
-    from xmc_core.data.prediction_file import read_predictions
-    from xmc_core.data.predictions import KIND
-    from xmc_core.persistence.store import read_manifest
-
-    if what is None:
-        return Predictions.load(paths.existing("rankers") / "predictions")
-    if what.is_file():
-        return read_predictions(what, data.label_names, len(data.test_texts))
-    if read_manifest(what)["kind"] == KIND:
-        return Predictions.load(what)
-    pipeline = open_model(str(what))
-    if pipeline.label_names != data.label_names[: data.n_labels]:
-        raise DataError(
-            f"{what} was trained on other labels than {paths.dataset} has; "
-            "a model can be measured on the data set it was trained on."
-        )
-    return pipeline.predict(data.test_texts, top_k=config.inference.top_k)
-
-
-def _show_metrics(metrics: dict[str, float]) -> None:
-    """Metrics down, k across."""
-    from rich.console import Console
-    from rich.table import Table
-
-    ks = sorted({int(name.partition("@")[2]) for name in metrics})
-    table = Table("percent", title_justify="left")
-    for k in ks:
-        table.add_column(f"@{k}", justify="right")
-    for kind in dict.fromkeys(name.partition("@")[0] for name in metrics):
-        table.add_row(kind, *(f"{metrics[f'{kind}@{k}']:.2f}" for k in ks))
-    Console().print(table)

@@ -37,6 +37,14 @@ class Predictions:
         matrix.sort_indices()
         return matrix
 
+    def at_least(self, threshold: float) -> "Predictions":
+        """Only labels that score `threshold` or more; a row without any comes back empty."""
+        kept = self.scores >= np.float32(threshold)
+        return Predictions(
+            np.where(kept, self.labels, -1).astype(np.int32),
+            np.where(kept, self.scores, -np.inf).astype(np.float32),
+        )
+
     def save(self, folder: Path) -> None:
         write_store(folder, KIND, arrays={"labels": self.labels, "scores": self.scores})
 

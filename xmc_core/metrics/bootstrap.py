@@ -131,6 +131,48 @@ def compare_models(
     return intervals, against_first
 
 
+def compare_pairs(
+    models: Mapping[str, Mapping[str, RowScores]],
+    *,
+    samples: int = SAMPLES,
+    seed: int = 0,
+    confidence: float = CONFIDENCE,
+) -> dict[tuple[str, str], dict[str, PairedResult]]:
+    """Every model minus every one before it, over the metrics that all of them have.
+
+    Keys are (model, the one that is subtracted); all results come from one set of draws.
+    """
+    names = [name for name in next(iter(models.values()), {}) if all(name in m for m in
+             models.values())]  # fmt: skip
+    rows = {model: {name: own[name] for name in names} for model, own in models.items()}
+    drawn = dict(zip(rows, _drawn_metrics(list(rows.values()), samples, seed), strict=True))
+    order = list(rows)
+    return {
+        (model, other): _differences(
+            rows[model], rows[other], drawn[model], drawn[other], confidence
+        )
+        for place, model in enumerate(order)
+        for other in order[:place]
+    }
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p values for being several: the step-down method of Holm (Scand. J. Stat. 6, 1979).
+
+    Whoever reads twenty figures finds one with p < .05 where there is nothing. Among corrected ones
+    the chance that any falls below .05 by accident stays at .05, however the figures hang together.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    corrected, largest = [1.0] * len(p_values), 0.0
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    for passed, place in enumerate(order):
+        largest = max(largest, (len(p_values) - passed) * p_values[place])
+        corrected[place] = min(1.0, largest)
+    return corrected
+
+
 def not_worse(
     challenger: Mapping[str, RowScores],
     champion: Mapping[str, RowScores],

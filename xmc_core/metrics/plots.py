@@ -1,10 +1,11 @@
-"""The pictures of the evaluation report, as PNG bytes.
+"""The pictures of the evaluation report, each as PNG and as SVG.
 
 Figures are drawn straight on matplotlib's Agg canvas: no window system, no global state, no style
 file of the user's, no clock in the file, so equal figures give equal bytes on one machine.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
@@ -14,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from xmc_core.metrics.bootstrap import Interval
+from xmc_core.metrics.reliability import Reliability
 from xmc_core.metrics.slices import Slice
 from xmc_core.types import Doubles
 
@@ -46,10 +48,19 @@ STYLE = {
     "grid.color": GRID,
     "legend.frameon": False,
     "legend.fontsize": 9,
+    "svg.hashsalt": "xmc",  # ids in the file: the same every time
 }
 
 
-def metric_bars(intervals: Mapping[str, Mapping[str, Interval]]) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """One picture, twice."""
+
+    png: bytes
+    svg: bytes
+
+
+def metric_bars(intervals: Mapping[str, Mapping[str, Interval]]) -> Drawing:
     """One group of bars a metric, one bar a model; whiskers are the confidence intervals."""
     titles = list(intervals)
     metrics = list(intervals[titles[0]])
@@ -81,12 +92,13 @@ def metric_bars(intervals: Mapping[str, Mapping[str, Interval]]) -> bytes:
                     color=FAINT,
                 )
         axes.set_xticks(np.arange(len(metrics)), metrics, color=INK)
-        axes.set_ylim(0, max(i.high for model in intervals.values() for i in model.values()) * 1.1)
+        highest = max(i.high for model in intervals.values() for i in model.values())
+        axes.set_ylim(0, 1.1 * highest or 1.0)
         _legend(figure, len(titles))
-        return _png(figure)
+        return _drawn(figure)
 
 
-def recall_by_decile(slices: Mapping[str, Sequence[Slice]], k: int) -> bytes:
+def recall_by_decile(slices: Mapping[str, Sequence[Slice]], k: int) -> Drawing:
     """A line a model over the frequency deciles; behind it, where the test split's labels lie."""
     with style.context(["default", STYLE]):
         figure, axes = _axes(f"Recall@{k} by frequency of the label", "recall, percent")
@@ -109,62 +121,108 @@ def recall_by_decile(slices: Mapping[str, Sequence[Slice]], k: int) -> bytes:
         axes.set_xlabel("tenths of the training labels, by frequency")
         axes.set_ylim(0, 105)
         _legend(figure, 2)
-        return _png(figure)
+        return _drawn(figure)
 
 
-def recall_by_beam(recalls: Mapping[str, Mapping[int, float]]) -> bytes:
-    """How many of a row's labels lie within reach, a line a tree."""
+def recall_by_beam(recalls: Mapping[str, Mapping[int, Mapping[int, float]]]) -> Drawing:
+    """How many of a row's labels lie within reach, by title, level of the tree and beam size: a
+    panel a level, the clusters' last, and a line a tree."""
+    levels = sorted({level for points in recalls.values() for level in points})
+    sizes = sorted({size for own in recalls.values() for points in own.values() for size in points})
+    every = [v for own in recalls.values() for points in own.values() for v in points.values()]
     with style.context(["default", STYLE]):
-        figure, axes = _axes("What the matcher reaches", "labels within the beam, percent")
-        sizes = sorted({size for points in recalls.values() for size in points})
-        lowest = 100.0
-        for place, (title, points) in enumerate(recalls.items()):
-            x = [sizes.index(size) for size in points]
-            values = list(points.values())
-            lowest = min(lowest, *values)
-            axes.plot(
-                x,
-                values,
+        figure = Figure(figsize=(8, 4.4), layout="constrained")
+        panels = figure.subplots(1, len(levels), sharey=True, squeeze=False)[0]
+        for axes, level in zip(panels, levels, strict=True):
+            first, last = axes is panels[0], axes is panels[-1]
+            _dress(axes, "What the matcher reaches" if first else "", "")
+            place = f"level {level}, the clusters" if last else f"level {level} of the tree"
+            axes.set_xlabel(f"{place}: nodes kept by the beam")
+            for number, (title, own) in enumerate(recalls.items()):
+                points = own.get(level, {})
+                axes.plot(
+                    [sizes.index(size) for size in points],
+                    list(points.values()),
+                    color=COLOURS[number],
+                    marker=MARKERS[number],
+                    markersize=5,
+                    linewidth=2,
+                    label=title if first else None,
+                )
+                # Only the ends in figures: the lines of two trees lie close to each other.
+                for size in (min(points), max(points)) if points and last else ():
+                    above = number == len(recalls) - 1  # the last line is expected on top
+                    axes.annotate(
+                        f"{points[size]:.1f}",
+                        (sizes.index(size), points[size]),
+                        xytext=(0, 8 if above else -15),
+                        textcoords="offset points",
+                        ha="center",
+                        fontsize=8,
+                        color=FAINT,
+                    )
+            axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
+            axes.set_xlim(-0.4, len(sizes) - 0.6)
+        panels[0].set_ylabel("labels within the beam, percent")
+        lowest = min(every, default=0.0)
+        panels[0].set_ylim(max(0.0, lowest - 0.25 * (100.0 - lowest) - 2.0), 102)
+        _legend(figure, 3)
+        return _drawn(figure)
+
+
+def reliability_diagram(
+    curves: Mapping[str, Reliability], operating: Mapping[str, Doubles], k: int
+) -> Drawing:
+    """Left: how often labels are right by their probability, a line an entry of `curves`. Right:
+    what remains above a score: percent, in (n,) arrays "score" (0 to 1), "precision", "recall",
+    "answered". Without curves, a picture that says why."""
+    with style.context(["default", STYLE]):
+        figure = Figure(figsize=(8, 4.4), layout="constrained")
+        if not curves:
+            return _note(figure, "Scores are no probabilities: calibration.method is none.")
+        left, right = figure.subplots(1, 2)
+        _dress(left, "Are probabilities right?", "labels that are right, percent")
+        left.plot([0, 100], [0, 100], color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        for place, (title, bins) in enumerate(curves.items(), start=1):
+            left.errorbar(
+                bins.confidence,
+                bins.hits,
+                yerr=np.maximum([bins.hits - bins.low, bins.high - bins.hits], 0.0),
                 color=COLOURS[place],
                 marker=MARKERS[place],
+                markersize=5,
                 linewidth=2,
-                label=title,
+                elinewidth=1,
+                capsize=2,
+                label=f"{title}: off by {bins.error:.1f} points",
             )
-            above = place == len(recalls) - 1  # the last line is expected on top
-            for at, value in zip(x, values, strict=True):
-                axes.annotate(
-                    f"{value:.1f}",
-                    (at, value),
-                    xytext=(0, 8 if above else -15),
-                    textcoords="offset points",
-                    ha="center",
-                    fontsize=8,
-                    color=FAINT,
-                )
-        axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
-        axes.set_xlabel("beam size: clusters kept at each level")
-        axes.set_xlim(-0.3, len(sizes) - 0.7)
-        axes.set_ylim(max(0.0, lowest - 0.25 * (100.0 - lowest) - 2.0), 102)
-        _legend(figure, 2)
-        return _png(figure)
+        left.set_xlabel("probability given, percent")
+        left.set_xlim(0, 100)
+        left.set_ylim(0, 100)
+        left.legend(loc="upper left")
+        _dress(right, "Labels above a threshold", "percent")
+        for place, name in enumerate(("precision", "recall", "answered"), start=1):
+            label = {"answered": "documents with an answer"}.get(name, name)
+            right.plot(
+                100.0 * operating["score"], operating[name], color=COLOURS[place], label=label,
+                linewidth=2, linestyle=("-", "--", ":")[place - 1],
+            )  # fmt: skip
+        right.set_xlabel(f"least probability, percent; test split, {k} best labels")
+        right.set_xlim(0, 100)
+        right.set_ylim(0, 102)
+        handles, names = right.get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower right", ncols=3)
+        return _drawn(figure)
 
 
-def learning_curve(points: Sequence[Mapping[str, float]]) -> bytes:
+def learning_curve(points: Sequence[Mapping[str, float]]) -> Drawing:
     """Loss over the steps of all levels in a row, a colour a level; the learning rate below.
 
     An ensemble's members follow one another."""
     with style.context(["default", STYLE]):
         figure = Figure(figsize=(8, 4.4), layout="constrained")
         if not points:
-            figure.text(
-                0.5,
-                0.5,
-                "No learning curve: no encoder was fine-tuned.",
-                ha="center",
-                va="center",
-                color=FAINT,
-            )
-            return _png(figure)
+            return _note(figure, "No learning curve: no encoder was fine-tuned.")
         loss_axes, rate_axes = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
         _dress(loss_axes, "Fine-tuning, coarse to fine", "loss")
         _dress(rate_axes, "", "learning rate")
@@ -192,7 +250,7 @@ def learning_curve(points: Sequence[Mapping[str, float]]) -> bytes:
         rate_axes.set_yticks([0.0, highest], ["0", f"{highest:.2g}"])
         rate_axes.set_xlabel("optimiser step")
         loss_axes.legend(loc="upper right")
-        return _png(figure)
+        return _drawn(figure)
 
 
 def _axes(title: str, label: str) -> tuple[Figure, Axes]:
@@ -213,6 +271,12 @@ def _legend(figure: Figure, columns: int) -> None:
     figure.legend(loc="outside lower center", ncols=columns)
 
 
+def _note(figure: Figure, text: str) -> Drawing:
+    """A picture of a sentence, where there is nothing to draw."""
+    figure.text(0.5, 0.5, text, ha="center", va="center", color=FAINT)
+    return _drawn(figure)
+
+
 def _decile_name(decile: int) -> str:
     return {1: "1\nmost frequent", 10: "10\nrarest"}.get(decile, str(decile))
 
@@ -227,8 +291,9 @@ def _smooth(values: Doubles) -> Doubles:
     return means
 
 
-def _png(figure: Figure) -> bytes:
+def _drawn(figure: Figure) -> Drawing:
     FigureCanvasAgg(figure)
-    file = BytesIO()
-    figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
-    return file.getvalue()
+    png, svg = BytesIO(), BytesIO()
+    figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    return Drawing(png.getvalue(), svg.getvalue())

@@ -38,6 +38,8 @@ class Picture:
     file: str
     caption: str
     png: bytes
+    svg: bytes = b""
+    """The same, for a file beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,7 @@ def _html(block: Block) -> str:
             return f"<h2>{escape(text)}</h2>"
         case Text(text):
             return f"<p>{escape(text)}</p>"
-        case Picture(_, caption, png):
+        case Picture(_, caption, png, _):
             source = b64encode(png).decode("ascii")
             return (
                 f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{source}">'
@@ -162,7 +164,7 @@ def _markdown(block: Block) -> str:
             return f"## {_plain(text)}"
         case Text(text):
             return _plain(text)
-        case Picture(file, caption, _):
+        case Picture(file, caption, _, _):
             return f"![{_plain(caption)}]({file})"
         case Answers(answers):
             return "\n\n".join(_markdown_answer(answer) for answer in answers)

@@ -7,17 +7,41 @@ are those of metrics.json, so that no two places show different ones.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from xmc_core.metrics.bootstrap import Interval, PairedResult
+from xmc_core.metrics.bootstrap import Interval, PairedResult, holm
+from xmc_core.metrics.promises import Promise
 from xmc_core.metrics.render import Answer, Answers, Block, Cell, Heading, Picture, Table, Text
+from xmc_core.metrics.summary import SUMMARY as SUMMARY
 from xmc_core.types import Json
-
-SUMMARY = ("P@1", "P@3", "P@5", "nDCG@5", "PSP@1", "PSP@5")
-"""Metrics of the table that everybody sees."""
 
 MODELS = ("xr_linear", "disentangled", "xr_transformer")
 """Keys of metrics.json: the baseline first, the final model last."""
 
+GROUP_SUMMARY = ("R@5", "nDCG@5")
+"""Shown of head, torso and tail."""
+
+LEVEL = 0.05
+"""Differences with a corrected p value below it are called up or down."""
+
 TEXT_LENGTH = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Figures of head, torso and tail, by model and "<metric> <group>"."""
+
+    intervals: Mapping[str, Mapping[str, Interval]]
+    against_baseline: Mapping[str, Mapping[str, PairedResult]]
+
+
+@dataclass(frozen=True, slots=True)
+class Probabilities:
+    """What the report says about the final model's probabilities."""
+
+    method: str
+    rows: int
+    """Training rows that were held out."""
+
+    promises: Sequence[Promise]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +59,16 @@ class Evaluation:
 
     facts: Sequence[tuple[str, str]]
     answers: Sequence[Answer]
+    groups: Groups
     pictures: Sequence[Picture]
+    """Of all of it, and of the groups."""
+
+    more_pictures: Sequence[Picture] = ()
+    """Of tree and training."""
+
+    reliability: Picture | None = None
+    probabilities: Probabilities | None = None
+    """None for scores that are none."""
 
     over_members: Mapping[str, Mapping[str, PairedResult]] = field(default_factory=dict)
     """The final model minus each member, where it is an ensemble."""
@@ -92,12 +125,16 @@ def blocks(evaluation: Evaluation) -> list[Block]:
         Heading("Against the baseline"),
         Text(
             f"Difference to {evaluation.titles[MODELS[0]]} in percentage points, row by row on the "
-            "same documents (paired bootstrap): 95% interval and p value. Up or down is said only "
-            "where the interval leaves out 0."
+            "same documents (paired bootstrap): 95% interval and p value. P values are corrected "
+            "for the number of figures in the table (Holm); up or down is said only where the "
+            "corrected one is below 0.05."
         ),
         _comparison(evaluation, evaluation.against_baseline),
         *_gain_of_the_ensemble(evaluation),
         *evaluation.pictures,
+        *_groups(evaluation),
+        *evaluation.more_pictures,
+        *_probabilities(evaluation),
         Heading("Five questions"),
         Text(
             f"Test documents picked by a hash of their text, not by how well they came out; the "
@@ -113,8 +150,11 @@ def blocks(evaluation: Evaluation) -> list[Block]:
             "P@k: hits among the k best labels, divided by k. R@k: hits divided by the number of "
             "true labels. nDCG@k: hits, those further down count less. PSP@k and PSnDCG@k: the "
             "same with each hit weighted by how easily annotators overlook its label, so that rare "
-            "labels count. coverage@k: labels that are right at least once. macro-F1@5 and "
-            "micro-F1@5: mean over labels, and over all answers. Documents without labels count in "
+            "labels count. coverage@k: labels that are right at least once. macro-F1 and micro-F1: "
+            "mean over labels, and over all answers; @5 with the five best labels as answers, else "
+            "with all that reach the score from which on there are as many as in training. ECE@k: "
+            "expected calibration error, the mean distance of probability and share of hits among "
+            "the k best labels. Documents without labels count in "
             "P@k and are left out of R@k and nDCG@k; labels that training never showed count as "
             "missed."
         ),
@@ -163,16 +203,97 @@ def _gain_of_the_ensemble(evaluation: Evaluation) -> list[Block]:
 def _comparison(
     evaluation: Evaluation, compared: Mapping[str, Mapping[str, PairedResult]]
 ) -> Table:
-    tones = {"better": "up", "worse": "down", "even": ""}
+    tones, corrected = _corrected(compared, SUMMARY)
     rows = []
     for model, results in compared.items():
         cells = [Cell(evaluation.titles[model])]
         for name in SUMMARY:
             result = results[name]
-            note = f"{result.low:+.2f} to {result.high:+.2f}\n{p_text(result.p_value)}"
-            cells.append(Cell(f"{result.difference:+.2f}", note, tones[result.verdict]))
+            note = f"{result.low:+.2f} to {result.high:+.2f}\n{p_text(corrected[model, name])}"
+            cells.append(Cell(f"{result.difference:+.2f}", note, tones[model, name]))
         rows.append(tuple(cells))
     return Table(("Model", *SUMMARY), tuple(rows))
+
+
+def _corrected(
+    compared: Mapping[str, Mapping[str, PairedResult]], names: Sequence[str]
+) -> tuple[dict[tuple[str, str], str], dict[tuple[str, str], float]]:
+    """Tone and corrected p value of each figure of a table, by model and metric."""
+    places = [(model, name) for model in compared for name in names if name in compared[model]]
+    p_values = holm([compared[model][name].p_value for model, name in places])
+    corrected = dict(zip(places, p_values, strict=True))
+    return {
+        (model, name): tone(compared[model][name], p) for (model, name), p in corrected.items()
+    }, corrected
+
+
+def tone(result: PairedResult, corrected_p: float) -> str:
+    """up or down where the difference is beyond chance, else nothing."""
+    if corrected_p >= LEVEL:
+        return ""
+    return "up" if result.difference > 0 else "down"
+
+
+def _groups(evaluation: Evaluation) -> list[Block]:
+    groups = evaluation.groups
+    if not groups.intervals:
+        return []
+    names = list(next(iter(groups.intervals.values())))
+    tones, _ = _corrected(groups.against_baseline, names)
+    rows = []
+    for model, intervals in groups.intervals.items():
+        cells = [Cell(evaluation.titles[model])]
+        for name in names:
+            i = intervals[name]
+            told = f"{i.low:.1f} to {i.high:.1f}"
+            cells.append(Cell(f"{i.value:.2f}", told, tones.get((model, name), "")))
+        rows.append(tuple(cells))
+    return [
+        Heading("Frequent and rare labels"),
+        Text(
+            "The same documents, as if only these labels were asked for. Head: the most frequent "
+            "tenth of the training labels; torso: the next four tenths; tail: the rarer half. Up "
+            f"or down against {evaluation.titles[MODELS[0]]}, corrected as above."
+        ),
+        Table(("Model", *names), tuple(rows)),
+    ]
+
+
+def _probabilities(evaluation: Evaluation) -> list[Block]:
+    picture = [evaluation.reliability] if evaluation.reliability else []
+    told = evaluation.probabilities
+    if told is None:
+        return [*picture]
+    final = evaluation.metrics[MODELS[-1]]
+    rows = tuple(
+        (
+            Cell(f"{promise.wanted:.0f} %"),
+            Cell(f"{promise.threshold:.3f}"),
+            *(Cell(f"{value:.1f}") for value in (*promise.held_out, *promise.test)),
+        )
+        for promise in told.promises
+    )
+    return [
+        Heading("Probabilities"),
+        Text(
+            f"Scores of {evaluation.titles[MODELS[-1]]} are probabilities ({told.method}, fitted "
+            f"on {told.rows:,} training documents that a model like it had not seen). Expected "
+            f"calibration error on the test split: {final['ECE@1']:.1f} points for the best label, "
+            f"{final['ECE@5']:.1f} for the five best."
+        ),
+        *picture,
+        Text(
+            "Who wants answers of a certain precision takes only labels that score at least the "
+            "threshold; a document without any gets none. What the held-out documents promise, and "
+            "what the test split shows, in percent (answered: documents that get a label). "
+            "Precisions that no threshold reached are left out."
+        ),
+        Table(
+            ("Wanted", "Threshold", "Precision", "Recall", "Answered", "Test: precision", "recall",
+             "answered"),
+            rows,
+        ),
+    ]  # fmt: skip
 
 
 def p_text(p_value: float) -> str:
@@ -185,8 +306,11 @@ def p_text(p_value: float) -> str:
 
 def _everything(evaluation: Evaluation) -> Table:
     models = list(evaluation.titles)
-    rows = tuple(
-        (Cell(name), *(Cell(f"{evaluation.metrics[model][name]:.2f}") for model in models))
-        for name in evaluation.metrics[models[0]]
-    )
+    names = dict.fromkeys(name for own in evaluation.metrics.values() for name in own)
+
+    def cell(model: str, name: str) -> Cell:
+        value = evaluation.metrics[model].get(name)
+        return Cell("" if value is None else f"{value:.2f}")
+
+    rows = tuple((Cell(name), *(cell(model, name) for model in models)) for name in names)
     return Table(("Metric", *evaluation.titles.values()), rows)

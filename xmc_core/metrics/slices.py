@@ -3,6 +3,7 @@
 Averages over samples are ruled by the few labels that are everywhere. These figures are not.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,11 +20,19 @@ from xmc_core.metrics.matching import (
     pair_keys,
     top_labels,
 )
-from xmc_core.metrics.ranking import inverse_propensity, largest_per_row, percent
+from xmc_core.metrics.ranking import (
+    KS,
+    RowScores,
+    inverse_propensity,
+    largest_per_row,
+    percent,
+    row_scores,
+)
 from xmc_core.parallel import row_blocks
-from xmc_core.types import Pointers, SparseRows
+from xmc_core.types import Flags, Pointers, SparseRows
 
 DECILES = 10
+GROUPS = ("head", "torso", "tail")
 ROWS_AT_ONCE = 65_536
 """Test rows whose (label, cluster) pairs are laid out at the same time."""
 
@@ -58,8 +67,8 @@ class Slice:
 
     @property
     def group(self) -> str:
-        """head: decile 1; torso: 2 to 5; tail: the rarer half of all labels."""
-        return "head" if self.decile == 1 else "torso" if self.decile <= 5 else "tail"
+        """One of GROUPS, see `group_of`."""
+        return group_of(self.decile)
 
 
 def count_by_label(predictions: Predictions, Y_test: SparseRows, k: int) -> LabelCounts:
@@ -75,6 +84,18 @@ def count_by_label(predictions: Predictions, Y_test: SparseRows, k: int) -> Labe
     )
 
 
+def threshold_for_mean(predictions: Predictions, labels_per_row: float) -> float:
+    """The score from which on rows are given so many labels on average, as far as lists reach.
+
+    It takes no truth to find it, so figures at this threshold are fair on any test split: a system
+    says as many labels as training rows have (the proportional cut of Yang, "A Study on
+    Thresholding Strategies for Text Categorization", SIGIR 2001).
+    """
+    scores = np.sort(predictions.scores[predictions.labels >= 0])[::-1]
+    wanted = round(labels_per_row * len(predictions.labels))
+    return float(scores[min(max(wanted, 1), len(scores)) - 1]) if len(scores) else 0.0
+
+
 def label_coverage(predictions: Predictions, Y_test: SparseRows, k: int) -> float:
     """Percent of the test split's labels that are right at least once among the k best of a row."""
     counts = count_by_label(predictions, Y_test, k)
@@ -87,11 +108,91 @@ def f1_scores(predictions: Predictions, Y_test: SparseRows, k: int) -> tuple[flo
     Macro is the mean over the labels that are true or predicted somewhere; for all others F1 is
     0 / 0. Micro pools the counts of all labels first.
     """
-    counts = count_by_label(predictions, Y_test, k)
+    return _f1(count_by_label(predictions, Y_test, k))
+
+
+def _f1(counts: LabelCounts) -> tuple[float, float]:
     found, wanted = 2.0 * counts.hits, (counts.predicted + counts.true).astype(np.float64)
     seen = wanted > 0
-    macro = 100.0 * float(np.mean(found[seen] / wanted[seen]))
+    macro = 100.0 * float(np.mean(found[seen] / wanted[seen])) if seen.any() else 0.0
     return macro, percent(float(found.sum()), float(wanted.sum()))
+
+
+def frequency_deciles(label_counts: NDArray[np.integer]) -> Pointers:
+    """(n_labels,) decile of each label by its frequency in training, 1 for the most frequent ones;
+    0 for labels that training never shows."""
+    occurrences = np.asarray(label_counts)
+    known = np.flatnonzero(occurrences > 0)
+    by_frequency = known[np.argsort(-occurrences[known], kind="stable")]
+    deciles = np.zeros(len(occurrences), np.int64)
+    for decile in range(DECILES):
+        first, last = (len(known) * edge // DECILES for edge in (decile, decile + 1))
+        deciles[by_frequency[first:last]] = decile + 1
+    return deciles
+
+
+def frequency_groups(label_counts: NDArray[np.integer]) -> dict[str, Flags]:
+    """(n_labels,) flags of the labels of each decile, "1" to "10", and of head, torso and tail."""
+    deciles = frequency_deciles(label_counts)
+    groups = {str(decile): deciles == decile for decile in range(1, DECILES + 1)}
+    for group in GROUPS:
+        members = [decile for decile in range(1, DECILES + 1) if group_of(decile) == group]
+        groups[group] = np.isin(deciles, members)
+    return groups
+
+
+def group_of(decile: int) -> str:
+    """head: decile 1; torso: 2 to 5; tail: the rarer half of all labels."""
+    return "head" if decile == 1 else "torso" if decile <= 5 else "tail"
+
+
+def within(Y: SparseRows, labels: Flags) -> SparseRows:
+    """`Y` as if only these labels, (n_labels,) flags, were asked for; later columns are left out.
+
+    Predictions stay whole when they are judged by it, so P@k of all deciles adds up to P@k, and
+    recall, nDCG and the propensity-scored measures say how well these labels are found.
+    """
+    truth = csr_array(Y)
+    kept = np.zeros(truth.shape[1], bool)
+    kept[: len(labels)] = labels
+    own = truth.copy()
+    own.data = np.where(kept[truth.indices], truth.data, 0).astype(truth.data.dtype)
+    own.eliminate_zeros()
+    return own
+
+
+def scores_by_group(
+    predictions: Predictions,
+    Y_test: SparseRows,
+    groups: Mapping[str, Flags],
+    *,
+    label_counts: NDArray[np.integer],
+    n_train: int,
+    ks: Sequence[int] = KS,
+    a: float = 0.55,
+    b: float = 1.5,
+) -> dict[str, dict[str, RowScores]]:
+    """Every measure of `evaluate` row by row, as if only the labels of a group were asked for.
+
+    Groups that the test split knows no label of are left out.
+    """
+    parts = {name: within(Y_test, labels) for name, labels in groups.items()}
+    return {
+        name: row_scores(
+            predictions, part, label_counts=label_counts, n_train=n_train, ks=ks, a=a, b=b
+        )
+        for name, part in parts.items()
+        if part.nnz
+    }
+
+
+def labels_of_group(counts: LabelCounts, labels: Flags) -> tuple[float, float, float]:
+    """Coverage, macro and micro F1 over the labels of a group, percent, from counts at some k."""
+    own = LabelCounts(
+        *(array[: len(labels)][labels] for array in (counts.hits, counts.predicted, counts.true))
+    )
+    coverage = percent(float((own.hits > 0).sum()), float((own.true > 0).sum()))
+    return coverage, *_f1(own)
 
 
 def slice_by_frequency(
@@ -114,14 +215,12 @@ def slice_by_frequency(
     counts = count_by_label(predictions, truth, k)
     inverse = inverse_propensity(label_counts, n_train, truth.shape[1], a=a, b=b)
     occurrences = np.asarray(label_counts)
-    known = np.flatnonzero(occurrences > 0)
-    by_frequency = known[np.argsort(-occurrences[known], kind="stable")]
+    deciles = frequency_deciles(occurrences)
     best = float(largest_per_row(inverse[truth.indices], truth.indptr, k).sum())
 
     slices = []
-    for decile in range(DECILES):
-        first, last = (len(known) * edge // DECILES for edge in (decile, decile + 1))
-        labels = by_frequency[first:last]
+    for decile in range(1, DECILES + 1):
+        labels = np.flatnonzero(deciles == decile)
         if len(labels) == 0:
             continue
         hits, true, predicted = (
@@ -129,7 +228,7 @@ def slice_by_frequency(
         )
         slices.append(
             Slice(
-                decile=decile + 1,
+                decile=decile,
                 labels=len(labels),
                 train_positives=int(occurrences[labels].sum()),
                 test_positives=true,

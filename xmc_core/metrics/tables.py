@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from xmc_core.metrics.bootstrap import Interval, PairedResult
+from xmc_core.metrics.bootstrap import Interval, PairedResult, holm
+from xmc_core.metrics.promises import POINT_COLUMNS, Promise
 from xmc_core.metrics.ranking import rounded
 from xmc_core.metrics.slices import Slice
 
@@ -29,11 +30,43 @@ def slices_csv(slices: Mapping[str, Sequence[Slice]]) -> str:
     return _csv(rows)
 
 
-def recall_csv(recalls: Mapping[str, Mapping[int, float]]) -> str:
-    """What the matcher reaches, a line a model and beam size."""
-    rows: list[Sequence[object]] = [("model", "beam_size", "recall")]
-    for model, points in recalls.items():
-        rows += [(model, size, _cell(value)) for size, value in points.items()]
+def recall_csv(recalls: Mapping[str, Mapping[int, Mapping[int, float]]]) -> str:
+    """What the matcher reaches, a line a model, level of the tree and beam size."""
+    rows: list[Sequence[object]] = [("model", "level", "beam_size", "recall")]
+    for model, levels in recalls.items():
+        for level, points in levels.items():
+            rows += [(model, level, size, _cell(value)) for size, value in points.items()]
+    return _csv(rows)
+
+
+def groups_csv(figures: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Every measure by model and group of labels: deciles 1 to 10, head, torso, tail; a line a
+    model, group and k. `figures` are by model, group and metric ("P@1")."""
+    metrics = [name for own in figures.values() for group in own.values() for name in group]
+    kinds = list(dict.fromkeys(name.partition("@")[0] for name in metrics))
+    ks = list(dict.fromkeys(name.partition("@")[2] for name in metrics))
+    rows: list[Sequence[object]] = [("model", "group", "k", *kinds)]
+    for model, own in figures.items():
+        for group, values in own.items():
+            for k in ks:
+                cells = (values.get(f"{kind}@{k}", float("nan")) for kind in kinds)
+                rows.append((model, group, k, *map(_cell, cells)))
+    return _csv(rows)
+
+
+THRESHOLD_COLUMNS = (
+    "wanted_precision",
+    "threshold",
+    *(f"{split}_{name}" for split in ("held_out", "test") for name in POINT_COLUMNS),
+)
+
+
+def thresholds_csv(promises: Sequence[Promise]) -> str:
+    """For each wanted precision, the threshold and what it gives; the header alone without."""
+    rows: list[Sequence[object]] = [THRESHOLD_COLUMNS]
+    for promise in promises:
+        cells = (promise.wanted, promise.threshold, *promise.held_out, *promise.test)
+        rows.append(tuple(map(_cell, cells)))
     return _csv(rows)
 
 
@@ -57,7 +90,7 @@ def comparison_json(
     over_members: Mapping[str, Mapping[str, PairedResult]] | None = None,
 ) -> str:
     """Intervals of every model, of every model but the baseline its differences to it, and what an
-    ensemble gains over each of its members."""
+    ensemble gains over each of its members. P values are those of each figure alone."""
     told: dict[str, Any] = {}
     for model, own in intervals.items():
         told[model] = {name: rounded(asdict(interval)) for name, interval in own.items()}
@@ -66,6 +99,20 @@ def comparison_json(
         for name, result in (over_members or {}).get(model, {}).items():
             told[model][name]["gain_of_the_ensemble"] = rounded(asdict(result))
     return json_text(told)
+
+
+def pairs_csv(pairs: Mapping[tuple[str, str], Mapping[str, PairedResult]]) -> str:
+    """Paired tests between all models, a line a pair and metric, p values as they are and corrected
+    for all metrics of the pair (Holm)."""
+    rows: list[Sequence[object]] = [
+        ("model", "minus", "metric", "difference", "low", "high", "p_value", "p_corrected")
+    ]
+    for (model, other), results in pairs.items():
+        corrected = holm([result.p_value for result in results.values()])
+        for (name, r), p in zip(results.items(), corrected, strict=True):
+            rows.append((model, other, name, *map(_cell, (r.difference, r.low, r.high,
+                                                          r.p_value, p))))  # fmt: skip
+    return _csv(rows)
 
 
 def json_text(content: object) -> str:

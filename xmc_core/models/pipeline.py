@@ -6,6 +6,8 @@
 <folder>/model/             XR-Linear over [tf-idf, embedding]
 
 An ensemble has the last two once for each member, in <folder>/members/0/, 1/ ...
+
+<folder>/calibration/       curves from score to probability; absent without them
 """
 
 import shutil
@@ -20,6 +22,7 @@ from xmc_core.data import Predictions
 from xmc_core.errors import ConfigError, DataError, ShapeError, StoreError
 from xmc_core.features.joined import join_features
 from xmc_core.features.tfidf import TfidfVectorizer
+from xmc_core.inference.calibration import Calibration, OperatingPoint
 from xmc_core.inference.ensemble import average_predictions, average_scores
 from xmc_core.models.xr_linear import XRLinear
 from xmc_core.persistence import read_store, write_store
@@ -105,6 +108,9 @@ class PipelineModel:
     facts: Json | None = None
     """Data set, settings; whatever leads back to where the model came from."""
 
+    calibration: Calibration | None = None
+    """Turns scores into probabilities."""
+
     def __post_init__(self) -> None:
         sizes = {member.model.n_labels for member in self.members}
         if len(sizes) != 1 or max(sizes) > len(self.label_names):
@@ -112,6 +118,11 @@ class PipelineModel:
                 f"there are {len(self.label_names):,} label names, but members of "
                 f"{' and '.join(map(str, sorted(sizes))) or 'no'} labels; all members must have "
                 "the same labels, each with its name."
+            )
+        if self.calibration is not None and len(self.calibration.shifts) not in sizes:
+            raise ShapeError(
+                f"the calibration knows {len(self.calibration.shifts):,} labels, the model "
+                f"{max(sizes):,}; both must come from the same training labels."
             )
         if self.average not in AVERAGES:
             raise ConfigError(
@@ -124,19 +135,66 @@ class PipelineModel:
         top_k: int | None = None,
         beam_size: int | None = None,
         allow: Sequence[str] | None = None,
+        calibrated: bool | None = None,
+        threshold: float | None = None,
     ) -> Predictions:
         """Rank labels for each text; names are `label_names[label]`.
 
-        `allow` names the only labels to choose from; `restricted` is for names that come again.
-        Raises DataError if `texts` is a single string or holds something that is not a string, or
-        if a name in `allow` is not a label's, ConfigError if top_k or beam_size is below 1.
+        Parameters
+        ----------
+        allow
+            The only labels to choose from; `restricted` is for names that come again.
+        calibrated
+            Whether scores are probabilities, most probable label first. None: if the model has been
+            calibrated.
+        threshold
+            Labels that score less are left out. A row where none is left comes back empty: none of
+            the labels fits. `operating_point` finds the threshold for a wanted precision.
+
+        Raises
+        ------
+        DataError
+            If `texts` is a single string or holds something that is not a string, if a name in
+            `allow` is not a label's, or if `calibrated` is asked of a model that is not.
+        ConfigError
+            If top_k or beam_size is below 1.
         """
         model = self if allow is None else self.restricted(allow)
         answers = [
             member.model.predict(X, model._list_length(member, top_k), beam_size)
             for member, X in zip(model.members, model.features(texts), strict=True)
         ]
-        return answers[0] if len(answers) == 1 else model.averaged(answers, top_k)
+        found = answers[0] if len(answers) == 1 else model.averaged(answers, top_k)
+        return self.finished(found, calibrated=calibrated, threshold=threshold)
+
+    def finished(
+        self,
+        predictions: Predictions,
+        *,
+        calibrated: bool | None = None,
+        threshold: float | None = None,
+    ) -> Predictions:
+        """What `predict` does to the rankers' own answers: probabilities, and the threshold."""
+        if calibrated or (calibrated is None and self.calibration is not None):
+            predictions = self._calibration.calibrated(predictions)
+        return predictions if threshold is None else predictions.at_least(threshold)
+
+    def operating_point(self, precision: float) -> OperatingPoint:
+        """The threshold from which on labels are right in `precision` percent of all cases, as seen
+        on held-out rows; see `Calibration.point`.
+
+        Raises DataError if the model is not calibrated, or no score reached that precision.
+        """
+        return self._calibration.point(precision)
+
+    @property
+    def _calibration(self) -> Calibration:
+        if self.calibration is None:
+            raise DataError(
+                "this model is not calibrated: its scores rank, but are no probabilities. Set "
+                "calibration.method to isotonic and run the stage rankers again."
+            )
+        return self.calibration
 
     def features(self, texts: Sequence[str]) -> Iterator[SparseRows]:
         """(n_texts, n_features) rows as the rankers were trained on, [tf-idf, embedding], of each
@@ -157,7 +215,8 @@ class PipelineModel:
     def score(self, texts: Sequence[str], pairs: SparseRows) -> SparseRows:
         """Scores of given (text, label) pairs, no beam cut: the stored entries of `pairs`,
         (n_texts, n_labels); see `XRLinear.score`. An ensemble takes a row's pairs for its members'
-        lists: softmax and rank compare them with each other, see `average_scores`."""
+        lists: softmax and rank compare them with each other, see `average_scores`. Scores are the
+        rankers' own, never probabilities: curves know what a search brings up, not any pair."""
         scores = [
             member.model.score(X, pairs)
             for member, X in zip(self.members, self.features(texts), strict=True)
@@ -222,6 +281,8 @@ class PipelineModel:
             member_folders(folder, len(self.members)), self.members, strict=True
         ):
             member.save(own)
+        if self.calibration is not None:
+            self.calibration.save(folder / "calibration")
 
     @classmethod
     def load(cls, folder: Path | str) -> "PipelineModel":
@@ -236,8 +297,11 @@ class PipelineModel:
         average = facts.pop("average", EnsembleConfig().average)
         vectorizer = TfidfVectorizer.load(folder / "vectorizer")
         members = tuple(Member.load(own) for own in member_folders(folder, n_members))
+        curves = folder / "calibration"
+        calibration = Calibration.load(curves) if curves.is_dir() else None
+        names = store.strings("label_names")
         try:
-            return cls(vectorizer, members, store.strings("label_names"), average, facts)
+            return cls(vectorizer, members, names, average, facts, calibration)
         except (ConfigError, ShapeError) as error:
             raise StoreError(
                 f"{folder} does not hold together: {error} Restore or rebuild the folder."
