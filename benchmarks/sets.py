@@ -80,6 +80,19 @@ def prepare(name: str) -> Path:
     return folder
 
 
+def prepare_texts(name: str) -> Path:
+    """The folder of `prepare` with train_texts.json and test_texts.json, as an encoder reads them.
+
+    Real and built-in sets only.
+    """
+    folder = prepare(name)
+    for split in ("train", "test"):
+        file = folder / f"{split}_texts.json"
+        if not file.exists():
+            file.write_text(json.dumps(texts(name, split)))
+    return folder
+
+
 def load(folder: Path, name: str) -> csr_array:
     matrix = csr_array(load_npz(folder / f"{name}.npz"))
     matrix.sort_indices()
