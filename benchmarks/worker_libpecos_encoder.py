@@ -1,6 +1,6 @@
 """XR-Transformer of libpecos, trained and asked in a process of its own, in the peer's environment.
 
-worker_libpecos_encoder.py JSON, where JSON is an object with
+worker_libpecos_encoder.py, with a JSON object on standard input:
 
 folder       X_train.npz, Y_train.npz, X_test.npz; train_texts.json, test_texts.json
 encoder      folder of the pretrained weights
@@ -20,6 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import scipy.sparse as sp
 import torch
 from measure import Parts, finish, measured, size_mb
@@ -130,7 +131,7 @@ def parameters(task: dict[str, Any], n_labels: int) -> tuple[Any, Any]:
 
 
 def main() -> None:
-    task = json.loads(sys.argv[1])
+    task = json.load(sys.stdin)
     folder = Path(task["folder"])
     rows, test_rows = task["rows"] or None, task["test_rows"] or None
     X, Y = matrix(folder, "X_train")[:rows], matrix(folder, "Y_train")[:rows]
@@ -154,6 +155,8 @@ def main() -> None:
         )
     result["parts"] = parts.take(result["cpu"])
 
+    if model.text_encoder.C is None:  # frozen: it cannot be saved without clusters, nor uses them
+        model.text_encoder.C = sp.csr_matrix(np.ones((model.text_encoder.nr_labels, 1), np.float32))
     with tempfile.TemporaryDirectory() as saved:
         model.save(saved)
         result["model_mb"] = size_mb(Path(saved))
