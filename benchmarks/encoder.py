@@ -5,7 +5,7 @@ python benchmarks/encoder.py --peers PYTHON [--tasks pair ladder leaf gpu] [--se
 
 pair    libpecos and ours in turn on eurlex-titles: same encoder, levels, steps, batches, lengths
 ladder  tf-idf alone, with the frozen encoder, with the fine-tuned one; several seeds a set
-leaf    level by level against the leaves alone, as many steps: encoder seconds to the same
+leaf    level by level against the leaf clusters alone, as many steps: encoder seconds to the same
         validation P@1
 gpu     tokens a second and their share of the device's peak; left out where there is no GPU
 
@@ -68,7 +68,13 @@ PAIR = Schedule(steps=(65, 85, 130), learning_rate=1e-4, weight=1.0, threshold=0
 PAIR_LEAF_SIZE = 17
 WARMUP = 0.1
 
+LEAF = Schedule(steps=(100, 180), learning_rate=1e-4, weight=1.0, threshold=0.01)
+"""Down to the leaf clusters, 16 and 256, as the other side's single task goes no further."""
+
+LEAF_LOOKS = {"encoder.validation_rows": 1000, "encoder.validate_every": 10}
 HELD_OUT = 0.1
+"""Share of the training rows that neither side's encoder sees, for the final rankers."""
+
 RUNGS = ("tf-idf", "frozen", "fine-tuned")
 
 MINILM_GPU = Schedule(
@@ -187,12 +193,13 @@ def run(task: Task, peers: str, small: bool = False) -> dict[str, Any]:
 
 def ours(task: Task, small: bool = False) -> dict[str, Any]:
     """What is changed in the preset for a task."""
-    schedule = SCHEDULES[task.set] if task.task == "ladder" else PAIR
+    schedule = {"pair": PAIR, "leaf": LEAF}.get(task.task) or SCHEDULES[task.set]
     schedule = shortened(schedule) if small else schedule
     if task.task == "ladder":
         return overrides(schedule, task.settings, task.pair, task.threads)
     if task.task == "leaf":
-        values = overrides(schedule, "fine-tuned", task.pair, task.threads)
+        values = overrides(schedule, "fine-tuned", task.pair, task.threads) | LEAF_LOOKS
+        values |= {"encoder.validation_rows": 50, "encoder.validate_every": 1} if small else {}
         alone = {"encoder.leaf_only": True, "encoder.steps": (sum(schedule.steps),)}
         return values | (alone if task.settings == "leaves alone" else {})
     rung, precision = task.settings.split(", ")

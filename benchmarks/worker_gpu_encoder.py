@@ -79,7 +79,8 @@ def measure(
     encoding = lengths.sum() / (time.perf_counter() - began)
 
     steps = seconds_a_step(report)
-    training = config.encoder.batch_size * lengths.mean() / np.mean(list(steps.values()))
+    (batch_size,) = config.encoder.batch_size  # one for all levels, as the schedules have it
+    training = batch_size * lengths.mean() / np.mean(list(steps.values()))
     peak = peak_flops(encoder, task["peak_size"])
     forward = flops_a_token(encoder, lengths)
     return {
