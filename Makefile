@@ -5,7 +5,7 @@ DATASET ?= python-api
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui test check format warmup repro bench-linear bench-large clean
+.PHONY: help install demo ui test check format warmup repro bench-linear bench-large bench-encoder clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -62,6 +62,17 @@ bench-linear: .venv/installed .xmc/peers/installed ## XR-Linear beside its peers
 
 bench-large: .venv/installed ## the large real set and three million labels; RESUME=1 goes on
 	$(BIN)/python benchmarks/large.py $(if $(RESUME),--resume)
+
+.xmc/peers-encoder/installed: benchmarks/requirements-encoder-peer.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] in ((3, 11), (3, 12)) else \
+	  "libpecos 1.2.8 has wheels for Python 3.11 and 3.12, " + sys.executable + " is " + \
+	  sys.version.split()[0] + "; name another one: make PYTHON=python3.12 bench-encoder")'
+	$(PYTHON) -m venv .xmc/peers-encoder
+	.xmc/peers-encoder/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+bench-encoder: .venv/installed .xmc/peers-encoder/installed ## XR-Transformer beside libpecos, with and without an encoder; RESUME=1 goes on
+	$(BIN)/python benchmarks/encoder.py --peers .xmc/peers-encoder/bin/python $(if $(RESUME),--resume)
 
 clean: ## remove the environment and all local state; data/raw stays
 	rm -rf .venv .xmc .dvc/cache .dvc/tmp data/artifacts data/reports data/presets dvc.lock

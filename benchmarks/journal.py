@@ -6,7 +6,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 METRICS = ("P@1", "P@3", "P@5", "PSP@1", "PSP@3", "PSP@5")
 SLOW = {"wiki10-like": 200.0, "amazon-tenth-like": 220.0}
-"""Seconds that a training of libpecos takes; everything else was not known to take a minute."""
+"""Seconds that a training of libpecos takes; nothing else of linear.py takes a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,63 +58,90 @@ class Journal:
         aside.write_text(text + "\n")
         aside.replace(self.file)
 
-    def seconds(self, task: Task) -> float:
-        """What a task will take: as before, or a guess."""
+    def seconds(self, task: Task) -> float | None:
+        """What a task took before; None: it never ran."""
         known = [
             row["process_s"]
             for row in self.rows
             if (row["set"], row["task"], row["side"], row["settings"], row["threads"])
             == (task.set, task.task, task.side, task.settings, task.threads)
         ]
-        slow = task.side == "libpecos" and task.task in ("train", "whole")
-        guess = SLOW.get(task.set, 20.0) / task.threads if slow else 10.0
-        return median(known) if known else guess
+        return median(known) if known else None
 
 
-def run_all(tasks: Sequence[Task], journal: Journal, peers: str) -> None:
-    """Run what the journal does not have yet."""
+def run_all(
+    tasks: Sequence[Task],
+    journal: Journal,
+    run: Callable[[Task], dict[str, Any]],
+    guess: Callable[[Task], float],
+) -> None:
+    """Run what the journal does not have yet; `guess` says how many seconds a new task takes."""
     waiting = [task for task in tasks if not journal.has(task)]
     for number, task in enumerate(waiting):
-        left = sum(journal.seconds(t) for t in waiting[number:]) / 60
+        left = sum(journal.seconds(t) or guess(t) for t in waiting[number:]) / 60
         print(f"[{number + 1}/{len(waiting)}, about {left:.0f} min left] {task}", flush=True)
-        result = run(task, peers)
+        began = time.perf_counter()
+        result = run(task)
+        result["process_s"] = time.perf_counter() - began
         journal.add(task, result)
         shown = {k: round(v, 3) if isinstance(v, float) else v for k, v in result.items()}
         print("   ", json.dumps(shown), flush=True)
 
 
-def run(task: Task, peers: str) -> dict[str, Any]:
-    """One task in a fresh process pinned to its number of cores."""
+def linear_guess(task: Task) -> float:
+    slow = task.side == "libpecos" and task.task in ("train", "whole")
+    return SLOW.get(task.set, 20.0) / task.threads if slow else 10.0
+
+
+def run_linear(task: Task, peers: str) -> dict[str, Any]:
     folder = sets.prepare(task.set)
-    worker = "worker_ours.py" if task.side == "xmc" else f"worker_{task.side}.py"
-    python = sys.executable if task.side == "xmc" else peers
-    cores = ",".join(str(core) for core in sorted(os.sched_getaffinity(0))[: task.threads])
+    ours = task.side == "xmc"
+    result = in_fresh_process(
+        task,
+        [sys.executable if ours else peers, "worker_ours.py" if ours else f"worker_{task.side}.py",
+         task.task, str(folder), str(task.threads), task.settings],
+        timeout=3600,
+    )  # fmt: skip
+    if task.task == "predict":
+        result |= accuracy(folder, folder / f"{task.side}-{task.settings}-predictions")
+    return result
+
+
+def in_fresh_process(
+    task: Task, command: Sequence[str], *, timeout: float, given: str = ""
+) -> dict[str, Any]:
+    """The JSON that a worker prints last; it is pinned to the task's number of cores, -1 for all.
+
+    `command` is an interpreter, the name of a file beside this one, and the worker's arguments;
+    `given` is what the worker finds on its standard input.
+    """
+    python, worker, *arguments = command
+    cores = sorted(os.sched_getaffinity(0))
+    cores = cores[: task.threads] if task.threads > 0 else cores
     limits = {
-        f"{name}_NUM_THREADS": str(task.threads) for name in ("OMP", "OPENBLAS", "MKL", "RAYON")
+        f"{name}_NUM_THREADS": str(len(cores)) for name in ("OMP", "OPENBLAS", "MKL", "RAYON")
     }
-    began = time.perf_counter()
     done = subprocess.run(
-        ["taskset", "-c", cores, python, str(HERE / worker),
-         task.task, folder, str(task.threads), task.settings],
-        capture_output=True, text=True, env={**os.environ, **limits}, timeout=3600, check=False,
+        ["taskset", "-c", ",".join(map(str, cores)), python, str(HERE / worker), *arguments],
+        input=given, capture_output=True, text=True, env={**os.environ, **limits},
+        timeout=timeout, check=False,
     )  # fmt: skip
     if done.returncode != 0:
         raise SystemExit(f"{task} failed ({done.returncode}):\n{done.stderr[-2000:]}")
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    result["process_s"] = time.perf_counter() - began
-    if task.task == "predict":
-        result |= accuracy(folder, task.side, task.settings)
     return result
 
 
-def accuracy(folder: Path, side: str, settings: str) -> dict[str, float]:
-    """P@k and PSP@k of the predictions that a worker left, by the same code for every side."""
-    Y_train, Y_test = sets.load(folder, "Y_train"), sets.load(folder, "Y_test")
+def accuracy(folder: Path, left: Path, test_rows: int | None = None) -> dict[str, float]:
+    """P@k and PSP@k of the predictions that a worker left, by the same code for every side.
+
+    `left` is a folder of ours, or, with .npz behind it, a sparse matrix of scores.
+    """
+    Y_train, Y_test = sets.load(folder, "Y_train"), sets.load(folder, "Y_test")[:test_rows]
     counts = np.bincount(Y_train.indices, minlength=Y_test.shape[1])
-    left = folder / f"{side}-{settings}-predictions"
     predictions = (
         Predictions.load(left)
-        if side == "xmc"
+        if left.is_dir()
         else best_first(csr_array(load_npz(left.with_suffix(".npz"))), 10)
     )
     scores = evaluate(predictions, Y_test, label_counts=counts, n_train=Y_train.shape[0])

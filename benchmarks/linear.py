@@ -17,7 +17,7 @@ import sys
 
 import report
 import sets
-from journal import Journal, Task, run_all
+from journal import Journal, Task, linear_guess, run_all, run_linear
 
 TASKS = ("tree", "train", "predict", "row", "tfidf")
 
@@ -94,7 +94,12 @@ def main() -> None:
     for table in arguments.tables:
         wanted = arguments.tasks or {task.task for task in plans[table]}
         journal = Journal(table, resume=arguments.resume)
-        run_all([task for task in plans[table] if task.task in wanted], journal, arguments.peers)
+        run_all(
+            [task for task in plans[table] if task.task in wanted],
+            journal,
+            lambda task: run_linear(task, arguments.peers),
+            linear_guess,
+        )
     report.write()
 
 

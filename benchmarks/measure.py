@@ -4,6 +4,8 @@ Imported by the workers of all environments, so it needs numpy alone.
 """
 
 import contextlib
+import functools
+import inspect
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -45,6 +47,47 @@ def measured(into: dict[str, Any]) -> Iterator[None]:
     into["wall"] = time.perf_counter() - wall
     into["peak_mb"] = memory_mb("VmHWM")
     into["grown_mb"] = into["peak_mb"] - into["held_mb"]
+
+
+class Parts:
+    """CPU seconds of the parts of a block, by name.
+
+    A part inside a part counts for the outer one, so parts never add up to more than the whole.
+    """
+
+    def __init__(self) -> None:
+        self.cpu: dict[str, float] = {}
+        self._inside = False
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        if self._inside:
+            yield
+            return
+        self._inside, began = True, time.process_time()
+        try:
+            yield
+        finally:
+            self._inside = False
+            self.cpu[name] = self.cpu.get(name, 0.0) + time.process_time() - began
+
+    def watch(self, owner: Any, function: str, name: str) -> None:
+        """Count every call of `owner.function`, a module's or a class's, as the part `name`."""
+        found = inspect.getattr_static(owner, function)
+        method = isinstance(found, classmethod | staticmethod)
+        inner = found.__func__ if method else found
+
+        @functools.wraps(inner)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            with self.part(name):
+                return inner(*args, **kwargs)
+
+        setattr(owner, function, type(found)(timed) if method else timed)
+
+    def take(self, whole: float) -> dict[str, float]:
+        """The parts so far, what is left of `whole` CPU seconds as `other`; starts anew."""
+        taken, self.cpu = self.cpu, {}
+        return {**taken, "other": whole - sum(taken.values())}
 
 
 def latencies(call: Callable[[int], Any], n_rows: int, calls: int = 2000) -> dict[str, float]:

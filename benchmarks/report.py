@@ -7,14 +7,14 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
+import report_encoder
 import sets
+from cells import Row, percent, span, verdict
 from journal import METRICS, RESULTS
 
 from xmc_core.reporting import number
 
-Row = dict[str, Any]
 SYNTHETIC = tuple(sets.SYNTHETIC)
 
 
@@ -54,16 +54,6 @@ while it trains: interpreter, libraries, X, Y and tree (the same on both sides),
 model; the line below it counts only what training added to what the process held before. tf-idf:
 the vectoriser and the training rows, from texts lower-cased and split into words beforehand, so
 that all find the same terms."""
-
-
-def span(values: list[float]) -> str:
-    digits = 0 if median(values) >= 100 else 2
-    middle, *ends = (f"{x:,.{digits}f}" for x in (median(values), min(values), max(values)))
-    return f"{middle} ({' – '.join(ends)})" if len(values) > 1 else middle
-
-
-def verdict(reached: bool, goal: str) -> str:
-    return f"{goal}: reached" if reached else f"{goal}: **not reached**"
 
 
 def of(rows: list[Row], task: str, side: str) -> list[Row]:
@@ -116,10 +106,6 @@ def callers_line(rows: list[Row]) -> Iterable[str]:
         cells.append(f"{p50:,.0f} / {p99:,.0f} µs, {times:.1f} times")
     told = verdict(times <= 5, "ours 5 times at most")
     yield f"| one row, 4 callers: median / p99 | {cells[0]} | {cells[1]} | | {told} |"
-
-
-def percent(row: Row, names: tuple[str, ...]) -> str:
-    return " / ".join(f"{row[name]:.2f}" for name in names)
 
 
 def pairs_section(rows: list[Row]) -> Iterable[str]:
@@ -230,6 +216,7 @@ SECTIONS: dict[str, Callable[[list[Row]], Iterable[str]]] = {
         "a part of its training, and answers row by row), napkinXC 0.7.2, libpecos 1.2.8.",
     ),
     "large": large_section,
+    **report_encoder.SECTIONS,
 }
 
 
@@ -239,15 +226,19 @@ def write() -> None:
     about = []
     for name, section in SECTIONS.items():
         file = RESULTS / f"{name}.json"
+        rows: list[Row] = []
         if file.exists():
             content = json.loads(file.read_text())
-            commits = dict.fromkeys(row["commit"] for row in content["results"])
+            rows = content["results"]
+            commits = dict.fromkeys(row["commit"] for row in rows)
             about.append(f"- `{file.name}`: {content['machine']}; commit {', '.join(commits)}")
-            lines += section(content["results"])
+        if rows or name in report_encoder.SECTIONS:  # those tell why they are empty
+            lines += section(rows)
     head = [
         "# Benchmarks",
         "",
-        "Made by `make bench-linear` and `make bench-large` from the runs in `benchmarks/results`:",
+        "Made by `make bench-linear`, `make bench-large` and `make bench-encoder` from the runs in",
+        "`benchmarks/results`:",
         "",
         *about,
     ]

@@ -1,8 +1,10 @@
 """The data that benchmarks run on, turned into matrices once and kept under .xmc/bench/.
 
 Real sets are read from the folder named by XMC_SHARED_DATA (default ../shared/data); one that is
-not there is left out, with a word. Synthetic sets are seeded, and shaped like public ones:
-documents, labels, words a document and labels a document agree; the words do not mean anything.
+not there is left out, with a word. The built-in set is that of `make demo`, so it differs from one
+environment to another; its texts are read once and kept. Synthetic sets are seeded, and shaped like
+public ones: documents, labels, words a document and labels a document agree; the words do not mean
+anything.
 """
 
 import json
@@ -19,6 +21,7 @@ from scipy.sparse import csr_array, load_npz, save_npz
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / ".xmc" / "bench"
 REAL = ("eurlex-titles", "gutenberg-lcsh")
+BUILT_IN = ("python-api",)
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,21 @@ LARGE = {"three-million": Shape(100_000, 10_000, 337_000, 3_000_000, 49, 36.0, 2
 
 
 def available() -> list[str]:
-    """Sets that can be had on this machine, the real ones first."""
+    """Sets for the linear models that can be had on this machine, the real ones first."""
+    return [*real_ones(), *SYNTHETIC]
+
+
+def with_texts() -> list[str]:
+    """Sets for encoders that can be had on this machine."""
+    return [*real_ones(), *BUILT_IN]
+
+
+def real_ones() -> list[str]:
     real = [name for name in REAL if (shared_data() / name / "train.jsonl.xz").exists()]
     for name in REAL:
         if name not in real:
             print(f"{name} is left out: {shared_data() / name} is not there")
-    return [*real, *SYNTHETIC]
+    return real
 
 
 def shared_data() -> Path:
@@ -56,7 +68,7 @@ def shared_data() -> Path:
 
 
 def texts(name: str, split: str) -> list[str]:
-    """The texts of a real set."""
+    """The texts of a real set, or of the built-in one."""
     return [row["text"] for row in _rows(name, split)]
 
 
@@ -80,6 +92,19 @@ def prepare(name: str) -> Path:
     return folder
 
 
+def prepare_texts(name: str) -> Path:
+    """The folder of `prepare` with train_texts.json and test_texts.json, as an encoder reads them.
+
+    Real and built-in sets only.
+    """
+    folder = prepare(name)
+    for split in ("train", "test"):
+        file = folder / f"{split}_texts.json"
+        if not file.exists():
+            file.write_text(json.dumps(texts(name, split)))
+    return folder
+
+
 def load(folder: Path, name: str) -> csr_array:
     matrix = csr_array(load_npz(folder / f"{name}.npz"))
     matrix.sort_indices()
@@ -93,8 +118,29 @@ def _narrow(matrix: csr_array) -> csr_array:
 
 
 def _rows(name: str, split: str) -> Iterator[dict]:
+    if name in BUILT_IN:
+        yield from _built_in_rows(name, split)
+        return
     with lzma.open(shared_data() / name / f"{split}.jsonl.xz", "rt", encoding="utf-8") as file:
         yield from map(json.loads, file)
+
+
+def _built_in_rows(name: str, split: str) -> Iterator[dict]:
+    """Of the dataset stage, as `make demo` runs it."""
+    from xmc_core.config import load_config
+    from xmc_core.data import Dataset
+    from xmc_core.stages.paths import ProjectPaths
+    from xmc_core.stages.runner import run_stage
+
+    paths = ProjectPaths(CACHE / "built-in", name)
+    if not paths.out("dataset").exists():
+        run_stage("dataset", paths, load_config(ROOT / "params.yaml", dataset=name))
+    dataset = Dataset.load(paths.out("dataset"))
+    train = split == "train"
+    Y = dataset.Y_train if train else dataset.Y_test
+    for i, text in enumerate(dataset.train_texts if train else dataset.test_texts):
+        columns = Y.indices[Y.indptr[i] : Y.indptr[i + 1]]
+        yield {"text": text, "labels": [dataset.label_names[column] for column in columns]}
 
 
 def _real(name: str) -> dict[str, csr_array]:

@@ -78,10 +78,18 @@ def grow(X: sp.csr_matrix, Y: sp.csr_matrix, threads: int, settings: Settings) -
 def fit(
     X: sp.csr_matrix, Y: sp.csr_matrix, chain: ClusterChain, threads: int, settings: Settings
 ) -> XLinearModel:
-    depth = len(chain)
+    train_params, pred_params = ranker_params(len(chain), Y.shape[1], threads, settings)
+    return XLinearModel.train(
+        X, Y, C=chain, train_params=train_params, pred_params=pred_params, threads=threads
+    )
+
+
+def ranker_params(
+    depth: int, n_labels: int, threads: int, settings: Settings
+) -> tuple[XLinearModel.TrainParams, XLinearModel.PredParams]:
     negatives = settings.get("negatives", ["tfn"])
     train_params = XLinearModel.TrainParams(
-        nr_splits=splits(settings, Y.shape[1]),
+        nr_splits=splits(settings, n_labels),
         rel_mode="induce" if "relevance" in settings else "disable",
         rel_norm=settings.get("relevance", "no-norm"),
         hlm_args=HierarchicalMLModel.TrainParams(
@@ -107,9 +115,7 @@ def fit(
             ]
         )
     )
-    return XLinearModel.train(
-        X, Y, C=chain, train_params=train_params, pred_params=pred_params, threads=threads
-    )
+    return train_params, pred_params
 
 
 def tree(folder: Path, threads: int, name: str) -> dict:

@@ -1,0 +1,302 @@
+"""XR-Transformer: beside libpecos, step by step, beside X-Transformer, and on a GPU.
+
+python benchmarks/encoder.py --peers PYTHON [--tasks pair ladder leaf gpu] [--sets ...]
+                             [--pairs 1] [--seeds 3] [--resume | --small]
+
+pair    libpecos and ours in turn on eurlex-titles: same encoder, levels, steps, batches, lengths
+ladder  tf-idf alone, with the frozen encoder, with the fine-tuned one; several seeds a set
+leaf    level by level against the leaf clusters alone, as many steps: encoder seconds to the same
+        validation P@1
+gpu     tokens a second and their share of the device's peak; left out where there is no GPU
+
+Each table is a file benchmarks/results/encoder-*.json, written after every task: a run that was
+stopped goes on with --resume. docs/benchmarks.md is made from all of them (report.py). --small runs
+everything once on a few rows, for a GPU on the processor, too, prints it and writes nothing.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import report
+import sets
+import torch
+from journal import Journal, Task, accuracy, in_fresh_process, run_all
+
+from xmc_core.encoder.weights import resolve_encoder
+
+ENCODER = "all-MiniLM-L6-v2"
+PRESET = "linear"
+"""Rankers, tree and search of all rungs; what an encoder changes in them stands in a schedule."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """How an encoder is fine-tuned on a set, and how its embeddings enter the rankers."""
+
+    steps: tuple[int, ...]
+    """Of every level, coarse to fine; as many levels are fine-tuned."""
+
+    learning_rate: float
+    max_length: int = 64
+    batch_size: int = 32
+    weight: float
+    """Length of the embedding beside the tf-idf row of length 1."""
+
+    threshold: float
+    """Of the rankers: a dimension of the embedding weighs less than a word."""
+
+
+SCHEDULES = {
+    "eurlex-titles": Schedule(
+        steps=(65, 85, 130), learning_rate=1e-4, weight=1.0, threshold=0.01
+    ),
+    "gutenberg-lcsh": Schedule(
+        steps=(100, 150, 250), learning_rate=1e-4, max_length=32, weight=0.5, threshold=0.01
+    ),
+    "python-api": Schedule(
+        steps=(65, 85, 130), learning_rate=5e-5, weight=0.5, threshold=0.01
+    ),
+}  # fmt: skip
+PAIR = Schedule(steps=(65, 85, 130), learning_rate=1e-4, weight=1.0, threshold=0.01)
+"""The steps that libpecos was measured with elsewhere; 16, 256 and all labels."""
+
+PAIR_LEAF_SIZE = 17
+WARMUP = 0.1
+
+LEAF = Schedule(steps=(100, 180), learning_rate=1e-4, weight=1.0, threshold=0.01)
+"""Down to the leaf clusters, 16 and 256, as the other side's single task goes no further."""
+
+LEAF_LOOKS = {"encoder.validation_rows": 1000, "encoder.validate_every": 10}
+HELD_OUT = 0.1
+"""Share of the training rows that neither side's encoder sees, for the final rankers."""
+
+RUNGS = ("tf-idf", "frozen", "fine-tuned")
+
+MINILM_GPU = Schedule(
+    steps=(100, 100, 100), learning_rate=1e-4, batch_size=256, weight=1.0, threshold=0.01
+)
+AMAZON_SCHEDULE = Schedule(
+    steps=(40, 40, 40), learning_rate=1e-4, max_length=128, batch_size=256, weight=1.0,
+    threshold=0.01,
+)  # fmt: skip
+"""Amazon-3M as released: 8 GPUs took 32 documents each. 40 steps are enough to time one."""
+
+AMAZON_STEPS = 10_000
+"""Of each of the three levels, as released."""
+
+AMAZON: dict[str, Any] = {
+    "levels": [128, 2048, 32768],
+    "documents": 10_240,
+    "labels_per_document": 36,
+    "bert": {},  # BERT-base
+}
+AMAZON_SMALL = {
+    "levels": [4, 8, 16],
+    "documents": 256,
+    "labels_per_document": 6,
+    "bert": {
+        "vocab_size": 100,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    },
+}
+SMALL_ROWS = (600, 100)
+
+
+def pair_tasks(n_pairs: int) -> list[Task]:
+    sides = (("libpecos", ""), ("xmc", ", fp32"), ("xmc", ", auto"))
+    return [
+        Task("eurlex-titles", 1, "pair", pair, side, f"{how}{precision}")
+        for pair in range(n_pairs)
+        for how in ("fine-tuned", "frozen")
+        for side, precision in sides
+    ]
+
+
+def ladder_tasks(names: Iterable[str], n_seeds: int) -> list[Task]:
+    return [
+        Task(name, 1, "ladder", seed, "xmc", rung)
+        for name in names
+        for seed in range(n_seeds)
+        for rung in RUNGS
+    ]
+
+
+def leaf_tasks() -> list[Task]:
+    return [
+        Task("eurlex-titles", 1, "leaf", 0, "xmc", how)
+        for how in ("level by level", "leaves alone")
+    ]
+
+
+def gpu_tasks() -> list[Task]:
+    return [
+        Task("eurlex-titles", -1, "gpu", 0, "xmc", "MiniLM"),
+        Task("amazon-3m-like", -1, "gpu", 0, "xmc", "BERT-base, random weights"),
+    ]
+
+
+def overrides(schedule: Schedule, rung: str, seed: int, n_threads: int) -> dict[str, Any]:
+    """Of the preset, for ours. The seeds move the tree, the order of the batches and the head."""
+    values: dict[str, Any] = {"n_threads": n_threads, "seed": seed, "tree.seed": seed}
+    if rung == "tf-idf":
+        return values
+    steps = schedule.steps if rung == "fine-tuned" else ()
+    return {
+        **values,
+        "rankers.threshold": schedule.threshold,
+        "encoder.name": ENCODER,
+        "encoder.levels": len(steps),
+        "encoder.steps": steps or (1,),
+        "encoder.learning_rate": schedule.learning_rate,
+        "encoder.batch_size": schedule.batch_size,
+        "encoder.max_length": schedule.max_length,
+        "encoder.warmup": WARMUP,
+        "encoder.weight": schedule.weight,
+        "encoder.seed": seed,
+    }
+
+
+def run(task: Task, peers: str, small: bool = False) -> dict[str, Any]:
+    """One task in a fresh process. `small`: on a few rows, with a few steps; only to see it run."""
+    if task.task == "gpu":
+        return run_gpu(task, small)
+    folder = sets.prepare_texts(task.set)
+    name = f"{task.side}-encoder-{task.task}-predictions"
+    rows, test_rows = SMALL_ROWS if small else (0, 0)
+    work: dict[str, Any] = {
+        "folder": str(folder),
+        "rows": rows,
+        "test_rows": test_rows,
+        "predictions": str(folder / name),
+    }
+    if task.side == "libpecos":
+        work["predictions"] += ".npz"
+        command = [peers, "worker_libpecos_encoder.py"]
+        work |= theirs(task, small)
+    else:
+        doing = "curve" if task.task == "leaf" else "pipeline"
+        command = [sys.executable, "worker_ours_encoder.py", doing]
+        work |= {"preset": PRESET, "overrides": ours(task, small), "held_out": HELD_OUT}
+    result = in_fresh_process(task, command, timeout=4 * 3600, given=json.dumps(work))
+    if task.task != "leaf":
+        result |= accuracy(folder, folder / name, test_rows or None)
+    return result
+
+
+def ours(task: Task, small: bool = False) -> dict[str, Any]:
+    """What is changed in the preset for a task."""
+    schedule = {"pair": PAIR, "leaf": LEAF}.get(task.task) or SCHEDULES[task.set]
+    schedule = shortened(schedule) if small else schedule
+    if task.task == "ladder":
+        return overrides(schedule, task.settings, task.pair, task.threads)
+    if task.task == "leaf":
+        values = overrides(schedule, "fine-tuned", task.pair, task.threads) | LEAF_LOOKS
+        values |= {"encoder.validation_rows": 50, "encoder.validate_every": 1} if small else {}
+        alone = {"encoder.leaf_only": True, "encoder.steps": (sum(schedule.steps),)}
+        return values | (alone if task.settings == "leaves alone" else {})
+    rung, precision = task.settings.split(", ")
+    values = overrides(schedule, rung, task.pair, task.threads)
+    return values | {"encoder.precision": precision, "tree.max_leaf_size": PAIR_LEAF_SIZE}
+
+
+def theirs(task: Task, small: bool = False) -> dict[str, Any]:
+    """The same schedule for the worker of libpecos."""
+    schedule = shortened(PAIR) if small else PAIR
+    return {
+        "encoder": str(resolve_encoder(ENCODER)),
+        "steps": schedule.steps if task.settings == "fine-tuned" else (),
+        "batch_size": schedule.batch_size,
+        "max_length": schedule.max_length,
+        "learning_rate": schedule.learning_rate,
+        "warmup": WARMUP,
+        "seed": task.pair,
+    }
+
+
+def shortened(schedule: Schedule) -> Schedule:
+    return replace(schedule, steps=(2,) * len(schedule.steps))
+
+
+def run_gpu(task: Task, small: bool) -> dict[str, Any]:
+    work: dict[str, Any] = {"preset": PRESET, "peak_size": 256 if small else 8192}
+    if task.settings == "MiniLM":
+        schedule = shortened(MINILM_GPU) if small else MINILM_GPU
+        work |= {"folder": str(sets.prepare_texts(task.set)), "rows": 600 if small else 0}
+        work["overrides"] = overrides(schedule, "fine-tuned", 0, task.threads)
+    else:
+        folder = str(sets.CACHE / "random-bert")
+        schedule = shortened(AMAZON_SCHEDULE) if small else AMAZON_SCHEDULE
+        work |= {"folder": folder, **(AMAZON_SMALL if small else AMAZON)}
+        work["overrides"] = {
+            **overrides(schedule, "fine-tuned", 0, task.threads),
+            "encoder.name": folder,
+        }
+    doing = "pretrained" if task.settings == "MiniLM" else "random"
+    command = [sys.executable, "worker_gpu_encoder.py", doing]
+    result = in_fresh_process(task, command, timeout=3600, given=json.dumps(work))
+    if doing == "random":
+        result["amazon_hours"] = AMAZON_STEPS * sum(result["step_s"].values()) / 3600
+    return result
+
+
+def guess(task: Task) -> float:
+    """Seconds of a task that never ran."""
+    if task.side == "libpecos":
+        return 2400.0 if task.settings == "fine-tuned" else 900.0
+    return {"tf-idf": 20.0, "frozen": 200.0}.get(task.settings.split(",")[0], 700.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--peers", help="python of the peer's environment; pair needs it")
+    parser.add_argument("--tasks", nargs="+", default=["pair", "ladder", "leaf", "gpu"])
+    parser.add_argument("--sets", nargs="+", help="of the ladder")
+    parser.add_argument("--pairs", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--resume", action="store_true", help="keep what results/ has")
+    parser.add_argument("--small", action="store_true", help="see whether all of it runs")
+    arguments = parser.parse_args()
+    if "pair" in arguments.tasks and arguments.peers is None:
+        parser.error("pair needs --peers: the python of .xmc/peers-encoder")
+
+    # No worker may find a kernel that is still to be compiled.
+    subprocess.run(
+        [sys.executable, "-c", "from xmc_core.cli import main; main(['warmup'])"], check=True
+    )
+    plans = {
+        "pair": pair_tasks(arguments.pairs),
+        "ladder": ladder_tasks(arguments.sets or SCHEDULES, arguments.seeds),
+        "leaf": leaf_tasks(),
+        "gpu": gpu_tasks(),
+    }
+    there = sets.with_texts()
+    if arguments.small:
+        for task in [task for table in arguments.tasks for task in plans[table]]:
+            if task.set in [*there, "amazon-3m-like"] and task.pair == 0:
+                print(task, json.dumps(run(task, arguments.peers, small=True)), flush=True)
+        return
+    for table in arguments.tasks:
+        if table == "gpu" and not torch.cuda.is_available():
+            print("gpu is left out: torch finds no CUDA device here")
+            continue
+        run_all(
+            [task for task in plans[table] if task.set in there or table == "gpu"],
+            Journal(f"encoder-{table}", resume=arguments.resume),
+            lambda task: run(task, arguments.peers),
+            guess,
+        )
+    report.write()
+
+
+if __name__ == "__main__":
+    main()
