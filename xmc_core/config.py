@@ -377,6 +377,11 @@ class EncoderConfig:
     """Choose the next level's negatives by linear rankers on [tf-idf, embedding], as the paper
     does, instead of on the embedding alone."""
 
+    pretrained_share: float = 0.5
+    """After the last level, what the pretrained weights count in a mean with the fine-tuned ones:
+    0 leaves these as they are. The mean keeps what the encoder knew of other texts; it gains where
+    documents are few (docs/log.md)."""
+
     validation_rows: int = 0
     """Training documents held out while fine-tuning; of each level the weights that do best on
     them are kept. 0: those after the last step."""
@@ -442,6 +447,12 @@ class EncoderConfig:
         _require_each((self.head_init,), ("linear", "inherit", "none"), "encoder.head_init")
         _require_each(self.negatives, NEGATIVES[:2], "encoder.negatives")
         _require(self.beam_size >= 1, "encoder.beam_size", "at least 1", self.beam_size)
+        _require(
+            0 <= self.pretrained_share < 1,
+            "encoder.pretrained_share",
+            "0 or more and below 1",
+            self.pretrained_share,
+        )
         for name in ("validation_rows", "validate_every", "patience", "checkpoint_every"):
             _require(getattr(self, name) >= 0, f"encoder.{name}", "0 or more", getattr(self, name))
         _require(

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
 
 from xmc_core.config import Config
@@ -79,6 +79,19 @@ def test_walks_down_the_levels_and_counts_the_steps_on(tiny_folder, planted, X, 
     ]
 
 
+def test_the_end_is_a_mean_of_pretrained_and_fine_tuned_weights(tiny_folder, planted, X, tree):
+    frozen, tuned, half = (
+        [p.detach().numpy() for p in tune(tiny_folder, planted, X, tree, **changes)[0]
+         .encoder.model.parameters()]
+        for changes in ({"levels": 0}, {"pretrained_share": 0.0}, {"pretrained_share": 0.25})
+    )  # fmt: skip
+    moved = 0
+    for before, after, mean in zip(frozen, tuned, half, strict=True):
+        moved += not np.array_equal(before, after)
+        assert_allclose(mean, 0.25 * before + 0.75 * after, atol=1e-6)
+    assert moved > 20
+
+
 def test_same_seed_same_embeddings_on_any_number_of_threads(tiny_folder, planted, X, tree):
     texts, Y = planted
     first, _ = tune(tiny_folder, planted, X, tree)
@@ -149,7 +162,7 @@ def test_fine_tuning_along_the_tree_brings_texts_of_a_label_together(tiny_folder
     frozen, _ = tune(tiny_folder, planted, X, tree, levels=0)
     tuned, _ = tune(
         tiny_folder, planted, X, tree, levels=3, steps=[20, 20, 40], learning_rate=3e-3,
-        batch_size=16, head_learning_rate=1e-2,
+        batch_size=16, head_learning_rate=1e-2, pretrained_share=0.0,
     )  # fmt: skip
     assert scatter(tuned.embeddings) < 0.9 * scatter(frozen.embeddings)
 

@@ -200,3 +200,8 @@ def test_patience_ends_a_level_early(run):
     assert len(tuned.looks) < 40
     figures = np.array([look.figure for look in tuned.looks])
     assert figures[-2:].max() <= figures[:-2].max()
+
+
+def test_validation_runs_in_bf16_too(run):
+    tuned, _ = run("bf16", precision="bf16")
+    assert [look.step for look in tuned.looks] == [2, 4, 5, 7, 9, 11, 13, 15]

@@ -34,12 +34,6 @@ def shard(encoder: TextEncoder, dtype: torch.dtype) -> None:
     fully_shard(encoder.model, mp_policy=policy, reshard_after_forward=True)
 
 
-def gather(sharded: TextEncoder, whole: TextEncoder) -> None:
-    """Bring the weights of a sharded encoder into an equal one that every process has whole."""
-    state = {name: full(weight) for name, weight in sharded.model.state_dict().items()}
-    whole.model.load_state_dict(state)
-
-
 def is_sharded(encoder: TextEncoder) -> bool:
     return isinstance(encoder.model, FSDPModule)
 

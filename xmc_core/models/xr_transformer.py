@@ -25,7 +25,7 @@ from xmc_core.encoder.finetune import CurvePoint, Look, curves, train_level_head
 from xmc_core.encoder.head import Head, LevelTargets
 from xmc_core.encoder.model import TextEncoder
 from xmc_core.encoder.plan import LevelPlan, plan_levels
-from xmc_core.encoder.sharded import gather, is_sharded, shard
+from xmc_core.encoder.sharded import full, is_sharded, shard
 from xmc_core.encoder.tokens import TokenStore
 from xmc_core.encoder.validation import Validation
 from xmc_core.errors import ConfigError, ShapeError
@@ -121,11 +121,25 @@ def fine_tune(
         shard(encoder, resolve_dtype(config.encoder.precision, encoder.device))
     for plan in plans:
         run.level(plan, sum(plan.steps for plan in plans))
-    if sharded and plans:
+    if plans and (sharded or config.encoder.pretrained_share > 0):
         encoder = TextEncoder.pretrained(config.encoder, device)
-        gather(run.encoder, encoder)
+        blend(encoder, run.encoder, config.encoder.pretrained_share)
         run.encoder = encoder
     return FineTuned(encoder, run.embed_all(), tuple(run.points), tuple(run.looks))
+
+
+def blend(pretrained: TextEncoder, tuned: TextEncoder, share: float) -> None:
+    """Move the pretrained weights to the fine-tuned ones, and leave them `share` of themselves.
+
+    The mean of two ends of one training is as good on its documents as the far end, nearly, and
+    keeps more of what the near end knew (Wortsman et al., "Robust fine-tuning of zero-shot models",
+    CVPR 2022). The rankers learn from embeddings of documents that the encoder has seen, and are
+    asked about others: the less these two differ, the better.
+    """
+    state = tuned.model.state_dict()
+    for name, weight in pretrained.model.state_dict().items():
+        if weight.is_floating_point():
+            weight.lerp_(full(state[name]).to(weight.device), 1.0 - share)
 
 
 def sample_rows(rows: Indices, wanted: int, seed: int) -> Indices:
