@@ -143,7 +143,8 @@ def test_candidates_are_true_parents_children_and_those_the_beam_reaches(
         "train_level_head",
         lambda *args, **kwargs: seen.append(args[3]) or train(*args, **kwargs),
     )
-    tune(tiny_folder, (texts, csr_array(labels)), X, tree)
+    # Eight steps of eight documents, twice: all 120 are in the sample.
+    tune(tiny_folder, (texts, csr_array(labels)), X, tree, steps=[8, 8])
     first, second = seen
     assert first.active is None
     parents = tree.targets(csr_array(labels))[0].toarray() > 0
