@@ -14,11 +14,12 @@ from xmc_core.kernels.coordinate_descent import (
     descend_gram,
     dual_objective,
 )
+from xmc_core.kernels.dense_rows import DenseRows, spread
 from xmc_core.kernels.gram import gram_matrix, prefers_gram
 from xmc_core.kernels.lanes import BIAS, LANES, LIVE, N_STATE, Masks, empty_lines
 from xmc_core.kernels.local_rows import ONE, by_feature, gather_rows
 from xmc_core.kernels.selection import HIGH, LOW_BITS, largest_first
-from xmc_core.kernels.simd import above, dot
+from xmc_core.kernels.simd import above, dot, lane_axpy
 from xmc_core.types import Doubles, Flags, Floats, Indices, Pointers
 
 OBJECTIVE, EPOCHS, ROW_VISITS, NOT_CONVERGED, NO_ROWS = range(5)
@@ -31,14 +32,19 @@ AUTO, DIRECT, GRAM = range(3)
 SLIGHTLY_LESS = np.float32(0.99999)
 """So that a quotient that was rounded up loses no weight; the product decides."""
 
+SMALLEST = np.float32(1e-30)
+"""What is not 0."""
+
 WITHOUT_SIGN = np.uint64(0x7FFFFFFF)
 
 
 @kernel
 def train_parents(
     indptr: Pointers,  # X, (n_samples + 1,)
+    ends: Pointers,  # (n_samples,) where the sparse part of each row ends
     indices: Indices,
     values: Floats,
+    dense: DenseRows,
     row_pointer: Pointers,  # (parents + 1,) rows of each parent's cluster, ascending
     rows: Indices,
     is_member: Flags,  # row seen by all children; others are there for their own children only
@@ -91,7 +97,7 @@ def train_parents(
         span = slice(row_pointer[parent], row_pointer[parent + 1])
         end = out + parent_tiles - first_tile
         features, masks, weights = train_parent(
-            indptr, indices, values, rows[span], is_member[span], first_child, last_child,
+            indptr, ends, indices, values, dense, rows[span], is_member[span], first_child, last_child,
             positive_pointer, positives, positive_costs, first_tile, parent_tiles, loss,
             cost_negative, bias, tol, max_iter, threshold, max_weights, seed, method, vector,
             feature_map, seen, features, masks, weights, n_features, n_weights,
@@ -114,8 +120,10 @@ def train_parents(
 @kernel
 def train_parent(
     indptr: Pointers,
+    ends: Pointers,
     indices: Indices,
     values: Floats,
+    dense: DenseRows,
     own_rows: Indices,
     members: Flags,
     first_child: int,
@@ -159,14 +167,19 @@ def train_parent(
         n_shared,
         single_row,
         single_value,
-    ) = gather_rows(indptr, indices, values, own_rows, feature_map, seen)
+    ) = gather_rows(indptr, ends, indices, values, dense, own_rows, feature_map, seen)
     n = len(own_rows)
+    n_dims = dense.n_dims
     W = empty_lines(n_shared)
+    dense_W = empty_lines(n_dims)
+    # A line more than a row is long: rows of 4,096 bytes would all fall on the same cache sets.
+    width = dense.halves.shape[1] if n_dims > 0 else 0
+    V = empty_lines(width + LANES).reshape(LANES, width + LANES)
     coefficient = empty_lines(n)
     beta = empty_lines(n)
     state = empty_lines(N_STATE)
     use_gram = method == GRAM or (
-        method == AUTO and prefers_gram(n, pointer[n], last_child - first_child)
+        method == AUTO and prefers_gram(n, pointer[n], last_child - first_child, n_dims)
     )
     use_gram = use_gram and loss != LOGISTIC
     if use_gram:
@@ -179,6 +192,8 @@ def train_parent(
             feature_pointer,
             feature_rows,
             feature_values,
+            dense,
+            own_rows,
             own,
             bias,
             W,
@@ -220,21 +235,26 @@ def train_parent(
                 n_lanes,
                 tile_seed,
             )
+            n_visits = epochs * n
             primal_from_dual(
-                vector, feature_pointer, feature_rows, feature_values, beta, bias, W, state
-            )
+                vector, feature_pointer, feature_rows, feature_values, dense, own_rows, beta, bias,
+                W, V, state,
+            )  # fmt: skip
         else:
-            epochs = descend(
+            epochs, n_visits = descend(
                 loss,
                 vector,
                 pointer,
                 ids,
                 data,
+                dense,
+                own_rows,
                 own,
                 square,
                 coefficient,
                 beta,
                 W,
+                V,
                 state,
                 bias,
                 tol,
@@ -242,6 +262,9 @@ def train_parent(
                 n_lanes,
                 tile_seed,
             )
+        for d in range(n_dims):
+            for lane in range(LANES):
+                dense_W[d, lane] = V[lane, d]
 
         for lane in range(n_lanes):
             trained = False
@@ -255,13 +278,13 @@ def train_parent(
                 statistics[out, NO_ROWS] += 1
             statistics[out, NOT_CONVERGED] += state[LIVE, lane] > 0.0
         statistics[out, OBJECTIVE] = dual_objective(
-            loss, vector, coefficient, beta, own, W, state, n_lanes
+            loss, vector, coefficient, beta, own, W, dense_W, state, n_lanes
         )
         statistics[out, EPOCHS] = epochs
-        statistics[out, ROW_VISITS] = epochs * n
+        statistics[out, ROW_VISITS] = n_visits
 
-        features = grown(features, n_features, len(local_features))
-        masks = grown(masks, n_features, len(local_features))
+        features = grown(features, n_features, len(local_features) + n_dims)
+        masks = grown(masks, n_features, len(local_features) + n_dims)
         weights, found_features, found_weights = keep_weights(
             vector,
             local_features,
@@ -270,6 +293,8 @@ def train_parent(
             single_row,
             single_value,
             W,
+            dense_W,
+            dense.first,
             beta,
             threshold,
             features[n_features:],
@@ -294,6 +319,8 @@ def train_parent(
 @kernel
 def parent_costs(
     indptr: Pointers,
+    ends: Pointers,
+    n_dims: int,
     row_pointer: Pointers,
     rows: Indices,
     child_pointer: Pointers,
@@ -302,14 +329,16 @@ def parent_costs(
     for parent in range(len(costs)):
         n_nonzero = 0
         for r in range(row_pointer[parent], row_pointer[parent + 1]):
-            n_nonzero += indptr[rows[r] + 1] - indptr[rows[r]]
+            n_nonzero += ends[rows[r]] - indptr[rows[r]]
         n = row_pointer[parent + 1] - row_pointer[parent]
         n_children = child_pointer[parent + 1] - child_pointer[parent]
         n_tiles = (n_children + LANES - 1) // LANES
-        if prefers_gram(n, n_nonzero, n_children):
-            costs[parent] = 9.0 * n_nonzero + n * (0.02 * n_nonzero + 2.1 * n * n_tiles)
+        if prefers_gram(n, n_nonzero, n_children, n_dims):
+            making = 0.02 * n_nonzero + 0.005 * n_dims * n
+            costs[parent] = 9.0 * n_nonzero + n * (making + 2.1 * n * n_tiles)
         else:
-            costs[parent] = 5.0 * n_nonzero + n_tiles * (18.0 * n_nonzero + 250.0 * n)
+            visits = 18.0 * n_nonzero + (250.0 + 3.0 * n_dims) * n
+            costs[parent] = 5.0 * n_nonzero + n_tiles * visits
 
 
 @kernel
@@ -346,9 +375,12 @@ def primal_from_dual(
     feature_pointer: Pointers,  # (n_shared + 1,) the cluster's entries by feature
     feature_rows: Indices,
     feature_values: Floats,
+    dense: DenseRows,
+    rows: Indices,
     beta: Floats,
     bias: np.float32,
     W: Floats,
+    V: Floats,
     state: Floats,
 ) -> None:
     # By feature, as beta fits the nearest cache and W does not.
@@ -359,6 +391,19 @@ def primal_from_dual(
     for i in range(len(beta)):
         for lane in range(LANES):
             state[BIAS, lane] += bias * beta[i, lane]
+    if dense.n_dims == 0:
+        return
+    width = dense.halves.shape[1]
+    x = empty_lines(width // LANES).reshape(-1)
+    V[:] = 0.0
+    for i in range(len(beta)):
+        used = np.uint64(above(vector, beta, i, SMALLEST))
+        if used != 0:
+            spread(vector, dense.halves, rows[i], width, x)
+        while used != 0:
+            lane = lowest_bit(used)
+            lane_axpy(vector, V, lane, x, beta[i, lane], width)
+            used = used & (used - ONE)
 
 
 @kernel
@@ -370,6 +415,8 @@ def keep_weights(
     single_row: Indices,
     single_value: Floats,
     W: Floats,
+    dense_W: Floats,  # (n_dims, 16)
+    first_dense: int,  # the feature that dimension 0 is; all others come before
     beta: Floats,
     threshold: np.float32,
     features: Indices,  # out, from the start; long enough
@@ -377,7 +424,7 @@ def keep_weights(
     weights: Floats,  # out, from n_weights on; grows
     n_weights: int,
 ) -> tuple[Floats, int, int]:
-    smallest = max(threshold, np.float32(1e-30))  # a weight of 0 is never kept
+    smallest = max(threshold, SMALLEST)  # a weight of 0 is never kept
     # Most weights of single features are too small for any lane: one comparison says so.
     largest = np.empty(len(beta), np.float32)
     for i in range(len(beta)):
@@ -386,7 +433,7 @@ def keep_weights(
             size = max(size, abs(beta[i, lane]))
         largest[i] = size
     # First which weights stay, so that `weights` grows once a tile, then the weights.
-    kept = np.empty(len(local_features), np.int32)
+    kept = np.empty(len(local_features) + len(dense_W), np.int32)
     n_features = 0
     n_kept = 0
     for k in range(len(local_features)):
@@ -410,6 +457,14 @@ def keep_weights(
             kept[n_features] = local
             n_features += 1
             n_kept += popcount(np.uint64(mask))
+    for d in range(len(dense_W)):
+        mask = above(vector, dense_W, d, smallest)
+        if mask != 0:
+            features[n_features] = first_dense + d
+            masks[n_features] = mask
+            kept[n_features] = -1 - d
+            n_features += 1
+            n_kept += popcount(np.uint64(mask))
 
     weights = grown(weights, n_weights, n_kept)
     end = n_weights
@@ -418,7 +473,9 @@ def keep_weights(
         rest = np.uint64(masks[k])
         while rest != 0:
             lane = lowest_bit(rest)
-            if local < n_shared:
+            if local < 0:
+                weights[end] = dense_W[-1 - local, lane]
+            elif local < n_shared:
                 weights[end] = W[local, lane]
             else:
                 weights[end] = (

@@ -18,16 +18,9 @@ from xmc_core.rankers.relevance import normalise_rows
 from xmc_core.rankers.weights import SINGLE, ChunkedWeights
 from xmc_core.reporting import SILENT, Reporter, SharedProgress
 from xmc_core.solvers.outcome import LevelOutcome
+from xmc_core.solvers.rows import Rows
 from xmc_core.solvers.scratch import ScratchPool
-from xmc_core.solvers.siblings import (
-    Clusters,
-    Job,
-    Problem,
-    Rows,
-    Tiles,
-    plan_jobs,
-    solve,
-)
+from xmc_core.solvers.siblings import Clusters, Job, Problem, Tiles, plan_jobs, solve
 from xmc_core.types import Pointers, SparseRows
 
 Value = TypeVar("Value")
@@ -229,12 +222,11 @@ def gather_clusters(level: Level, cost: float, relevance: str) -> Clusters:
 
 
 def _rows(X: SparseRows) -> Rows:
-    values = read_only(X.data, np.float32)
     # One that is not finite makes the sum so; a matrix of flags would take a quarter of the values'
     # memory.
-    if not np.isfinite(values.sum(dtype=np.float64)):
+    if not np.isfinite(X.data.sum(dtype=np.float64)):
         raise DataError("X holds a NaN or an infinity; features must be finite numbers.")
-    return Rows(read_only(X.indptr, np.int64), read_only(X.indices, np.int32), values, X.shape[1])
+    return Rows.of(X)
 
 
 def _check(X: SparseRows, level: Level) -> None:

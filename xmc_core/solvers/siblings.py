@@ -10,6 +10,7 @@ from xmc_core.kernels import simd
 from xmc_core.kernels.coordinate_descent import HINGE, LOGISTIC, SQUARED_HINGE
 from xmc_core.kernels.lanes import LANES
 from xmc_core.kernels.sibling_rankers import AUTO, parent_costs, train_parents
+from xmc_core.solvers.rows import Rows
 from xmc_core.solvers.scratch import ScratchPool
 from xmc_core.types import Doubles, Flags, Floats, Indices, Pointers
 
@@ -21,16 +22,6 @@ JOB_COST = 2e7
 JOBS_PER_THREAD = 16
 """Of a level, about. A job's weights lie in memory that grows by doubling: the larger the job, the
 more is held that nothing fills."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Rows:
-    """The rows of X in the one integer width that kernels are compiled for."""
-
-    indptr: Pointers
-    indices: Indices
-    values: Floats
-    n_features: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,7 +113,10 @@ def plan_jobs(clusters: Clusters, X: Rows, n_threads: int) -> list[Job]:
     """
     n_tiles = -(-np.diff(clusters.child_pointer) // LANES)
     costs = np.empty(clusters.n_parents)
-    parent_costs(X.indptr, clusters.row_pointer, clusters.rows, clusters.child_pointer, costs)
+    parent_costs(
+        X.indptr, X.ends, X.dense.n_dims, clusters.row_pointer, clusters.rows,
+        clusters.child_pointer, costs,
+    )  # fmt: skip
     costs[n_tiles == 0] = 0.0
     limit = max(JOB_COST, costs.sum() / (JOBS_PER_THREAD * n_threads))
     jobs: list[Job] = []
@@ -150,8 +144,8 @@ def solve(job: Job, X: Rows, clusters: Clusters, problem: Problem, scratch: Scra
     with scratch.borrow() as (feature_map, seen):
         return Tiles(
             *train_parents(
-                X.indptr, X.indices, X.values, clusters.row_pointer, clusters.rows,
-                clusters.is_member, clusters.child_pointer, clusters.positive_pointer,
+                X.indptr, X.ends, X.indices, X.values, X.dense, clusters.row_pointer,
+                clusters.rows, clusters.is_member, clusters.child_pointer, clusters.positive_pointer,
                 clusters.positives, clusters.positive_costs, job.first_parent, job.last_parent,
                 job.first_tile, job.last_tile, LOSSES[problem.loss], problem.cost_negative,
                 np.float32(problem.bias), problem.tol, problem.max_iter,

@@ -1,0 +1,96 @@
+"""The rows of X as kernels take them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from xmc_core.kernels.arguments import read_only
+from xmc_core.kernels.dense_rows import (
+    DIMS_AT_ONCE,
+    DenseRows,
+    count_columns,
+    ends_before,
+    fill_dense,
+)
+from xmc_core.types import Floats, Indices, Pointers, SparseRows
+
+FILLED = 0.8
+"""A column that so many of the rows fill is dense."""
+
+FEWEST_DIMS = 32
+MOST_DIMS = 8192
+"""Of the dense part: with fewer it is not worth its while; more are not looked for."""
+
+LARGEST, LEAST = 2.0**15, 2.0**-9
+"""Halves hold the largest value of each row to eleven bits, and its others next to it, if that
+value is between these bounds; where it is not, the columns stay sparse."""
+
+_BLOCK_ROWS = 4096
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """X in the one integer width that kernels are compiled for, its dense columns apart."""
+
+    indptr: Pointers
+    ends: Pointers
+    """(n_samples,) where the sparse part of each row ends."""
+
+    indices: Indices
+    values: Floats
+    dense: DenseRows
+    n_features: int
+
+    @classmethod
+    def of(cls, X: SparseRows) -> "Rows":
+        """The last columns of X are its dense part if there are at least 32 of them that four in
+        five rows fill. It is then held a second time as halves, a quarter of what it takes in X."""
+        indptr, indices = read_only(X.indptr, np.int64), read_only(X.indices, np.int32)
+        values = read_only(X.data, np.float32)
+        first = _first_dense(indices, *X.shape)
+        ends = indptr[1:]
+        dense = None
+        if first < X.shape[1]:
+            ends = np.empty(X.shape[0], np.int64)
+            ends_before(indptr, indices, first, ends)
+            dense = _dense_rows(indptr, indices, values, ends, first, X.shape[1] - first)
+        if dense is None:
+            ends, dense = indptr[1:], _none(X.shape[1])
+        return cls(indptr, read_only(ends), indices, values, dense, X.shape[1])
+
+
+def _first_dense(indices: Indices, n_samples: int, n_features: int) -> int:
+    """The first of the dense columns; n_features if there are too few."""
+    first = max(0, n_features - MOST_DIMS)
+    counts = np.zeros(n_features - first, np.int64)
+    count_columns(indices, first, counts)
+    sparse = np.flatnonzero(counts < max(1, FILLED * n_samples))
+    if len(sparse):
+        first += int(sparse[-1]) + 1
+    return first if n_features - first >= FEWEST_DIMS else n_features
+
+
+def _dense_rows(
+    indptr: Pointers, indices: Indices, values: Floats, ends: Pointers, first: int, n_dims: int
+) -> DenseRows | None:
+    """None if halves cannot hold the values."""
+    n_samples = len(ends)
+    width = -(-n_dims // DIMS_AT_ONCE) * DIMS_AT_ONCE
+    halves = np.zeros((n_samples, width), np.float16)
+    squares = np.empty(n_samples, np.float32)
+    for begin in range(0, n_samples, _BLOCK_ROWS):
+        part = slice(begin, min(begin + _BLOCK_ROWS, n_samples))
+        block = np.zeros((part.stop - begin, n_dims), np.float32)
+        fill_dense(indptr, indices, values, ends, first, begin, block)
+        largest = np.abs(block).max(axis=1)
+        if np.any((largest >= LARGEST) | ((largest > 0) & (largest < LEAST))):
+            return None
+        halves[part, :n_dims] = block
+        block[:] = halves[part, :n_dims]
+        squares[part] = np.einsum("ij,ij->i", block, block)
+    return DenseRows(read_only(halves.view(np.uint16)), read_only(squares), first, n_dims)
+
+
+def _none(n_features: int) -> DenseRows:
+    nothing = np.zeros((0, DIMS_AT_ONCE), np.uint16)
+    return DenseRows(read_only(nothing), read_only(np.zeros(0, np.float32)), n_features, 0)
