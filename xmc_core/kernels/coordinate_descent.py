@@ -371,7 +371,7 @@ def dual_objective(
     beta: Floats,
     own: Floats,
     W: Floats,
-    dense_W: Floats,  # (n_dims, 16)
+    V: Floats,  # of the dense part, in rows of 16 whatever their order
     state: Floats,
     n_lanes: int,
 ) -> float:
@@ -379,7 +379,7 @@ def dual_objective(
     # Lanes without a label are all zeros.
     some = np.empty((1, LANES), np.float32)
     norm = 0.0
-    for weights in (W, dense_W):
+    for weights in (W, V):
         for first in range(0, len(weights), SUM_BLOCK):
             squares(vector, weights, first, min(first + SUM_BLOCK, len(weights)), some, 0)
             for lane in range(LANES):

@@ -68,13 +68,14 @@ def train_parents(
     vector: bool,
     feature_map: Indices,  # scratch of this thread, see gather_rows
     seen: Words,
-) -> tuple[Indices, Masks, Floats, Pointers, Pointers, Floats, Doubles]:
+) -> tuple[Indices, Masks, Floats, Pointers, Pointers, Floats, Doubles, Floats]:
     # Returns, tile after tile,
     #   features, masks  (kept features,) ascending within a tile; bit l: lane l has a weight
     #   weights          (bits set,)
     #   tile_features, tile_weights   how many of each the tile has
     #   biases           (tiles, 16) added to the margin
     #   statistics       (tiles, 5)
+    #   dense_weights    (tiles, 16, n_dims), all of them; with max_weights they are among `weights`
     n_tiles = 0
     for parent in range(first_parent, last_parent):
         n_children = child_pointer[parent + 1] - child_pointer[parent]
@@ -86,6 +87,8 @@ def train_parents(
     tile_weights = np.zeros(n_tiles, np.int64)
     biases = np.full((n_tiles, LANES), BIAS_WITHOUT_ROWS, np.float32)
     statistics = np.zeros((n_tiles, N_STATISTICS), np.float64)
+    n_dims = dense.n_dims if max_weights == 0 else 0
+    dense_weights = np.zeros((n_tiles, LANES, n_dims), np.float32)
     n_features = 0
     n_weights = 0
     out = 0
@@ -102,6 +105,7 @@ def train_parents(
             cost_negative, bias, tol, max_iter, threshold, max_weights, seed, method, vector,
             feature_map, seen, features, masks, weights, n_features, n_weights,
             tile_features[out:end], tile_weights[out:end], biases[out:end], statistics[out:end],
+            dense_weights[out:end],
         )  # fmt: skip
         n_features += tile_features[out:end].sum()
         n_weights += tile_weights[out:end].sum()
@@ -114,6 +118,7 @@ def train_parents(
         tile_weights,
         biases,
         statistics,
+        dense_weights,
     )
 
 
@@ -154,6 +159,7 @@ def train_parent(
     tile_weights: Pointers,
     biases: Floats,  # (tiles, 16) out
     statistics: Doubles,  # (tiles, 5) out
+    dense_weights: Floats,  # (tiles, 16, n_dims or 0) out
 ) -> tuple[Indices, Masks, Floats]:
     # A function of its own so that a parent's rows are freed before the next one's are gathered.
     (
@@ -171,7 +177,7 @@ def train_parent(
     n = len(own_rows)
     n_dims = dense.n_dims
     W = empty_lines(n_shared)
-    dense_W = empty_lines(n_dims)
+    dense_W = empty_lines(n_dims if max_weights > 0 else 0)
     # A line more than a row is long: rows of 4,096 bytes would all fall on the same cache sets.
     width = dense.halves.shape[1] if n_dims > 0 else 0
     V = empty_lines(width + LANES).reshape(LANES, width + LANES)
@@ -262,9 +268,11 @@ def train_parent(
                 n_lanes,
                 tile_seed,
             )
-        for d in range(n_dims):
-            for lane in range(LANES):
+        for lane in range(LANES):
+            for d in range(len(dense_W)):
                 dense_W[d, lane] = V[lane, d]
+            for d in range(dense_weights.shape[2]):
+                dense_weights[out, lane, d] = V[lane, d]
 
         for lane in range(n_lanes):
             trained = False
@@ -278,13 +286,13 @@ def train_parent(
                 statistics[out, NO_ROWS] += 1
             statistics[out, NOT_CONVERGED] += state[LIVE, lane] > 0.0
         statistics[out, OBJECTIVE] = dual_objective(
-            loss, vector, coefficient, beta, own, W, dense_W, state, n_lanes
+            loss, vector, coefficient, beta, own, W, V.reshape(-1, LANES), state, n_lanes
         )
         statistics[out, EPOCHS] = epochs
         statistics[out, ROW_VISITS] = n_visits
 
-        features = grown(features, n_features, len(local_features) + n_dims)
-        masks = grown(masks, n_features, len(local_features) + n_dims)
+        features = grown(features, n_features, len(local_features) + len(dense_W))
+        masks = grown(masks, n_features, len(local_features) + len(dense_W))
         weights, found_features, found_weights = keep_weights(
             vector,
             local_features,

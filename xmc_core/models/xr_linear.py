@@ -32,7 +32,7 @@ from xmc_core.tree.disentangle import disentangle_tree
 from xmc_core.types import Flags, Floats, Indices, SparseRows
 
 KIND = "xr-linear"
-LAYOUT = 2
+LAYOUT = 3
 """Of the arrays of a level; a folder with another one is refused."""
 
 

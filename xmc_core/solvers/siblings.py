@@ -86,6 +86,9 @@ class Tiles:
     statistics: Doubles
     """(tiles, 5)"""
 
+    dense: Floats
+    """(tiles, 16, n_dims) weights of the dense columns, none left out."""
+
     @classmethod
     def concatenate(cls, pieces: list["Tiles"]) -> "Tiles":
         """Pieces in order, as one. The list is emptied and arrays are freed as they are copied."""
