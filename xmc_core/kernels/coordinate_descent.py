@@ -22,10 +22,11 @@ models", Machine Learning 2011, algorithm 5.
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xmc_core.kernels._compile import kernel
 from xmc_core.kernels.bits import lowest_bit
-from xmc_core.kernels.dense_rows import DIMS_AT_ONCE, DenseRows, spread
+from xmc_core.kernels.dense_rows import spread
 from xmc_core.kernels.lanes import (
     BIAS,
     DELTA,
@@ -38,7 +39,17 @@ from xmc_core.kernels.lanes import (
     empty_lines,
 )
 from xmc_core.kernels.prefetch import prefetch
-from xmc_core.kernels.simd import axpy, dot, lane_axpy, lane_dots, rank_update, squares, step
+from xmc_core.kernels.search_simd import at_least
+from xmc_core.kernels.simd import (
+    axpy,
+    dot,
+    lane_axpy,
+    lane_dot,
+    lane_dots,
+    rank_update,
+    squares,
+    step,
+)
 from xmc_core.types import Floats, Indices, Pointers
 
 SQUARED_HINGE, HINGE, LOGISTIC = range(3)
@@ -50,8 +61,12 @@ AHEAD = 2
 """A row is asked for so many visits before its own. At the first level, where the rows do not fit
 the near caches, this saves a third of the time; asking for their lines of W instead loses some."""
 
-LONGEST_PAUSE = 3
+LONGEST_PAUSE = 5
+FIRST_SHARE = 4
+PAUSE_GROWTH = 2
 """Epochs that look only at what is not at rest, between two that look at everything: 1, 2, 3, 3."""
+
+SMALLEST_COST = np.float32(1e-30)
 
 ALL_LANES = (1 << LANES) - 1
 
@@ -69,14 +84,15 @@ def descend(
     pointer: Pointers,  # (n + 1,) local CSR, see local_rows.py
     ids: Indices,
     data: Floats,
-    dense: DenseRows,  # of all samples
-    rows: Indices,  # (n,) which samples these rows are
+    width: int,  # of the dense part; 0: there is none
+    halves: NDArray[np.uint16],  # (any, width) dense parts
+    places: Indices,  # (n,) which of them each row's is
     own: Floats,  # (n,)
     square: Floats,  # (n,)
     coefficient: Floats,  # (n, 16) y/(2c) with squared hinge, else y*c; 0: not this lane's row
     beta: Floats,  # (n, 16) out
     W: Floats,  # (n_shared, 16) out
-    V: Floats,  # (16, more than the width of dense.halves) out: weights of the dense part, by lane
+    V: Floats,  # (16, more than width) out: weights of the dense part, by lane
     state: Floats,  # (7, 16) scratch; state[BIAS] is the bias weight
     bias: np.float32,  # value of the constant feature
     tol: float,
@@ -85,7 +101,6 @@ def descend(
     seed: np.uint64,
 ) -> tuple[int, int]:  # epochs, row visits; lanes with state[LIVE] > 0 have not converged
     n = len(own)
-    width = dense.halves.shape[1] if dense.n_dims > 0 else 0
     start(loss, coefficient, beta, state, n_lanes)
     W[:] = 0.0
     V[:] = 0.0
@@ -93,10 +108,11 @@ def descend(
     lanes = np.zeros(LANES + 3, np.int32)
     order = np.arange(n).astype(np.int32)
     visits = np.empty(n, np.int32)
-    held = np.zeros(n, np.uint16)  # lanes whose beta was not 0 when last looked at
+    held = np.empty(n, np.uint16)  # lanes whose beta was not 0 when last looked at
+    begin_with(vector, loss, coefficient, held)
     awake = live_lanes(state)
-    until_full = 0
     pause = 0
+    until_full = 0 if loss == LOGISTIC else 1
     n_visits = 0
     inner_tol = 1e-2
     random = seed
@@ -104,20 +120,17 @@ def descend(
         is_full = until_full == 0 or awake == 0
         if is_full:
             awake = live_lanes(state)
-            pause = min(pause + 1, LONGEST_PAUSE) if loss != LOGISTIC else 0
+            pause = min(pause + PAUSE_GROWTH, LONGEST_PAUSE) if loss != LOGISTIC else 0
             until_full = pause
         else:
             until_full -= 1
         random = shuffle(order, random)
-        m = n
-        if is_full:
-            visits[:] = order
-        else:
-            m = 0
-            for k in range(n):
-                visits[m] = order[k]
-                m += held[order[k]] & awake != 0
+        m = 0
+        for k in range(n):
+            visits[m] = order[k]
+            m += is_full or held[order[k]] & awake != 0
         n_visits += m
+        count = list_lanes(awake, lanes)
         state[GRADIENT_MAX] = -HUGE
         state[GRADIENT_MIN] = HUGE
         newton_steps = 0
@@ -128,15 +141,19 @@ def descend(
                 for j in range(pointer[later], pointer[later + 1], LANES):
                     prefetch(ids, j)
                     prefetch(data, j)
-                for j in range(0, width, DIMS_AT_ONCE):
-                    prefetch(dense.halves, rows[later] * np.int64(width) + j)
+                for j in range(0, width, 2 * LANES):
+                    prefetch(halves, places[later] * np.int64(width) + j)
                 prefetch(coefficient, later * np.int64(LANES))
                 prefetch(beta, later * np.int64(LANES))
             looked_at = awake if is_full else held[i] & awake
             if width > 0:
-                spread(vector, dense.halves, rows[i], width, x)
-                count = list_lanes(looked_at, lanes)
-                lane_dots(vector, V, x, lanes, count, width, state, DENSE)
+                spread(vector, halves, places[i], width, x)
+                if not is_full and looked_at & (looked_at - 1) == 0:
+                    lane_dot(vector, V, x, lowest_bit(np.uint64(looked_at)), width, state, DENSE)
+                else:
+                    if not is_full:
+                        count = list_lanes(looked_at, lanes)
+                    lane_dots(vector, V, x, lanes, count, width, state, DENSE)
             dot(vector, W, ids, data, pointer[i], pointer[i + 1], state, MARGIN)
             q = square[i] + bias * bias
             if loss == LOGISTIC:
@@ -166,6 +183,18 @@ def descend(
             if awake == 0:
                 return epoch + 1, n_visits
     return max_iter, n_visits
+
+
+@kernel
+def begin_with(vector: bool, loss: int, coefficient: Floats, held: NDArray[np.uint16]) -> None:
+    # The first epoch sees every positive and one row of four: after that most others have nothing
+    # to do. Rows follow one another as in X, so one of four is spread over all kinds.
+    lines = coefficient.reshape(-1)
+    for i in range(len(held)):
+        if i % FIRST_SHARE == 0 or loss == LOGISTIC:
+            held[i] = ALL_LANES
+        else:
+            held[i] = at_least(vector, lines, i, SMALLEST_COST)
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""Columns that nearly every row fills, such as an embedding behind the words: kept apart, as halves.
+"""Columns that nearly every row fills, such as an embedding behind the words: apart, as halves.
 
 As ordinary entries they would cost 8 bytes each and a look-up for every product. Apart, a row is
 768 bytes for 384 dimensions, and its products run over memory in order: a visit takes some 125 ns
@@ -16,8 +16,11 @@ from xmc_core.kernels.search_simd import CONVERTS_HALVES, half
 from xmc_core.kernels.simd import HAVE_VECTOR_CODE
 from xmc_core.types import Floats, Indices, Pointers
 
-DIMS_AT_ONCE = 32
+DIMS_AT_ONCE = 64
 """Rows are padded to a multiple of so many dimensions."""
+
+COPIED = 2**23
+"""Values of a cluster that are copied together: 16 MB."""
 
 
 class DenseRows(NamedTuple):
@@ -47,32 +50,54 @@ def count_columns(
 
 
 @kernel
-def ends_before(
-    pointer: Pointers,  # (n_samples + 1,)
+def split_columns(
+    pointer: Pointers,  # (n_samples + 1,) X
     indices: Indices,
+    values: Floats,
     first: int,
-    ends: Pointers,  # (n_samples,) out: where each row's entries left of column `first` end
+    left_pointer: Pointers,  # (n_samples + 1,) out: the columns left of `first`
+    left_indices: Indices,  # out
+    left_values: Floats,  # out
 ) -> None:
-    for i in range(len(ends)):
-        end = pointer[i + 1]
-        while end > pointer[i] and indices[end - 1] >= first:
-            end -= 1
-        ends[i] = end
+    end = 0
+    left_pointer[0] = 0
+    for i in range(len(pointer) - 1):
+        for j in range(pointer[i], pointer[i + 1]):
+            if indices[j] >= first:
+                break
+            left_indices[end] = indices[j]
+            left_values[end] = values[j]
+            end += 1
+        left_pointer[i + 1] = end
 
 
 @kernel
 def fill_dense(
-    pointer: Pointers,
+    pointer: Pointers,  # X
     indices: Indices,
     values: Floats,
-    ends: Pointers,
     first: int,
     begin: int,  # rows begin : begin + len(out) of X
     out: Floats,  # (rows, n_dims) zeros; out
 ) -> None:
     for i in range(len(out)):
-        for j in range(ends[begin + i], pointer[begin + i + 1]):
+        j = pointer[begin + i + 1] - 1
+        while j >= pointer[begin + i] and indices[j] >= first:
             out[i, indices[j] - first] = values[j]
+            j -= 1
+
+
+@kernel
+def near_copy(dense: DenseRows, rows: Indices) -> tuple[NDArray[np.uint16], Indices]:
+    # The dense parts of these rows, and where in them each row's is: a copy where it is small
+    # enough to stay in the second cache, or near it, else all rows as they are.
+    n, width = len(rows), dense.halves.shape[1]
+    if dense.n_dims == 0 or n * width > COPIED:
+        return dense.halves, rows
+    halves = np.empty((n, width), np.uint16)
+    for i in range(n):
+        halves[i] = dense.halves[rows[i]]
+    return halves, np.arange(n).astype(np.int32)
 
 
 @fast_kernel

@@ -25,7 +25,6 @@ LOW_SIX = np.uint64(63)
 @kernel
 def gather_rows(
     indptr: Pointers,  # X: (n_samples + 1,)
-    ends: Pointers,  # (n_samples,) where each row's sparse part ends
     indices: Indices,
     values: Floats,
     dense: DenseRows,
@@ -44,15 +43,15 @@ def gather_rows(
     n = len(rows)
     n_nonzero = 0
     for i in range(n):
-        n_nonzero += ends[rows[i]] - indptr[rows[i]]
+        n_nonzero += indptr[rows[i] + 1] - indptr[rows[i]]
 
     # feature_map counts first, and holds local ids afterwards.
     for i in range(n):
         if i + 2 < n:
-            for j in range(indptr[rows[i + 2]], ends[rows[i + 2]], 16):
+            for j in range(indptr[rows[i + 2]], indptr[rows[i + 2] + 1], 16):
                 prefetch(indices, j)
                 prefetch(values, j)
-        for j in range(indptr[rows[i]], ends[rows[i]]):
+        for j in range(indptr[rows[i]], indptr[rows[i] + 1]):
             feature = indices[j]
             count = feature_map[feature]
             if count == 0:
@@ -100,7 +99,7 @@ def gather_rows(
     for i in range(n):
         own_square = 0.0
         shared_square = 0.0
-        for j in range(indptr[rows[i]], ends[rows[i]]):
+        for j in range(indptr[rows[i]], indptr[rows[i] + 1]):
             value = values[j]
             local = feature_map[indices[j]]
             if local < n_shared:

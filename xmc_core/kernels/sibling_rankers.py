@@ -14,7 +14,7 @@ from xmc_core.kernels.coordinate_descent import (
     descend_gram,
     dual_objective,
 )
-from xmc_core.kernels.dense_rows import DenseRows, spread
+from xmc_core.kernels.dense_rows import DenseRows, near_copy, spread
 from xmc_core.kernels.gram import gram_matrix, prefers_gram
 from xmc_core.kernels.lanes import BIAS, LANES, LIVE, N_STATE, Masks, empty_lines
 from xmc_core.kernels.local_rows import ONE, by_feature, gather_rows
@@ -40,8 +40,7 @@ WITHOUT_SIGN = np.uint64(0x7FFFFFFF)
 
 @kernel
 def train_parents(
-    indptr: Pointers,  # X, (n_samples + 1,)
-    ends: Pointers,  # (n_samples,) where the sparse part of each row ends
+    indptr: Pointers,  # X but its dense part, (n_samples + 1,)
     indices: Indices,
     values: Floats,
     dense: DenseRows,
@@ -100,7 +99,7 @@ def train_parents(
         span = slice(row_pointer[parent], row_pointer[parent + 1])
         end = out + parent_tiles - first_tile
         features, masks, weights = train_parent(
-            indptr, ends, indices, values, dense, rows[span], is_member[span], first_child, last_child,
+            indptr, indices, values, dense, rows[span], is_member[span], first_child, last_child,
             positive_pointer, positives, positive_costs, first_tile, parent_tiles, loss,
             cost_negative, bias, tol, max_iter, threshold, max_weights, seed, method, vector,
             feature_map, seen, features, masks, weights, n_features, n_weights,
@@ -125,7 +124,6 @@ def train_parents(
 @kernel
 def train_parent(
     indptr: Pointers,
-    ends: Pointers,
     indices: Indices,
     values: Floats,
     dense: DenseRows,
@@ -173,7 +171,7 @@ def train_parent(
         n_shared,
         single_row,
         single_value,
-    ) = gather_rows(indptr, ends, indices, values, dense, own_rows, feature_map, seen)
+    ) = gather_rows(indptr, indices, values, dense, own_rows, feature_map, seen)
     n = len(own_rows)
     n_dims = dense.n_dims
     W = empty_lines(n_shared)
@@ -188,6 +186,7 @@ def train_parent(
         method == AUTO and prefers_gram(n, pointer[n], last_child - first_child, n_dims)
     )
     use_gram = use_gram and loss != LOGISTIC
+    halves, places = near_copy(dense, own_rows)
     if use_gram:
         feature_pointer, feature_rows, feature_values = by_feature(pointer, ids, data, n_shared)
         gram = gram_matrix(
@@ -198,8 +197,9 @@ def train_parent(
             feature_pointer,
             feature_rows,
             feature_values,
-            dense,
-            own_rows,
+            width,
+            halves,
+            places,
             own,
             bias,
             W,
@@ -243,7 +243,7 @@ def train_parent(
             )
             n_visits = epochs * n
             primal_from_dual(
-                vector, feature_pointer, feature_rows, feature_values, dense, own_rows, beta, bias,
+                vector, feature_pointer, feature_rows, feature_values, width, halves, places, beta, bias,
                 W, V, state,
             )  # fmt: skip
         else:
@@ -253,8 +253,9 @@ def train_parent(
                 pointer,
                 ids,
                 data,
-                dense,
-                own_rows,
+                width,
+                halves,
+                places,
                 own,
                 square,
                 coefficient,
@@ -327,7 +328,6 @@ def train_parent(
 @kernel
 def parent_costs(
     indptr: Pointers,
-    ends: Pointers,
     n_dims: int,
     row_pointer: Pointers,
     rows: Indices,
@@ -337,7 +337,7 @@ def parent_costs(
     for parent in range(len(costs)):
         n_nonzero = 0
         for r in range(row_pointer[parent], row_pointer[parent + 1]):
-            n_nonzero += ends[rows[r]] - indptr[rows[r]]
+            n_nonzero += indptr[rows[r] + 1] - indptr[rows[r]]
         n = row_pointer[parent + 1] - row_pointer[parent]
         n_children = child_pointer[parent + 1] - child_pointer[parent]
         n_tiles = (n_children + LANES - 1) // LANES
@@ -383,8 +383,9 @@ def primal_from_dual(
     feature_pointer: Pointers,  # (n_shared + 1,) the cluster's entries by feature
     feature_rows: Indices,
     feature_values: Floats,
-    dense: DenseRows,
-    rows: Indices,
+    width: int,  # of the dense part
+    halves: NDArray[np.uint16],
+    places: Indices,
     beta: Floats,
     bias: np.float32,
     W: Floats,
@@ -399,15 +400,14 @@ def primal_from_dual(
     for i in range(len(beta)):
         for lane in range(LANES):
             state[BIAS, lane] += bias * beta[i, lane]
-    if dense.n_dims == 0:
+    if width == 0:
         return
-    width = dense.halves.shape[1]
     x = empty_lines(width // LANES).reshape(-1)
     V[:] = 0.0
     for i in range(len(beta)):
         used = np.uint64(above(vector, beta, i, SMALLEST))
         if used != 0:
-            spread(vector, dense.halves, rows[i], width, x)
+            spread(vector, halves, places[i], width, x)
         while used != 0:
             lane = lowest_bit(used)
             lane_axpy(vector, V, lane, x, beta[i, lane], width)

@@ -173,7 +173,7 @@ def plain_lane_dots(
     x: Floats,  # (n_dims,)
     lanes: Indices,  # n_lanes of them, a multiple of 4; one may come twice
     n_lanes: int,
-    n_dims: int,  # a multiple of 32
+    n_dims: int,  # a multiple of 64
     out: Floats,  # (any, 16): out[row, lane] = V[lane] . x for the lanes named
     row: int,
 ) -> None:
@@ -182,6 +182,15 @@ def plain_lane_dots(
         for j in range(n_dims):
             total += V[lanes[k], j] * x[j]
         out[row, lanes[k]] = total
+
+
+@fast_kernel
+def plain_lane_dot(V: Floats, x: Floats, lane: int, n_dims: int, out: Floats, row: int) -> None:
+    # out[row, lane] = V[lane] . x
+    total = np.float32(0.0)
+    for j in range(n_dims):
+        total += V[lane, j] * x[j]
+    out[row, lane] = total
 
 
 @fast_kernel
@@ -212,6 +221,7 @@ vector_squares: Any = plain_squares
 vector_squared_hinge_step: Any = plain_squared_hinge_step
 vector_hinge_step: Any = plain_hinge_step
 vector_lane_dots: Any = plain_lane_dots
+vector_lane_dot: Any = plain_lane_dot
 vector_lane_axpy: Any = plain_lane_axpy
 vector_four_by_four: Any = plain_four_by_four
 if HAVE_VECTOR_CODE:
@@ -225,6 +235,7 @@ if HAVE_VECTOR_CODE:
     vector_squared_hinge_step = vector_ir.make_step(hinge=False)
     vector_hinge_step = vector_ir.make_step(hinge=True)
     vector_lane_dots = vector_ir.lane_dots
+    vector_lane_dot = vector_ir.lane_dot
     vector_lane_axpy = vector_ir.lane_axpy
     vector_four_by_four = vector_ir.four_by_four
 
@@ -327,6 +338,16 @@ def lane_dots(
         vector_lane_dots(V, x, lanes, n_lanes, n_dims, out, row)
     else:
         plain_lane_dots(V, x, lanes, n_lanes, n_dims, out, row)
+
+
+@inline_kernel
+def lane_dot(
+    vector: bool, V: Floats, x: Floats, lane: int, n_dims: int, out: Floats, row: int
+) -> None:
+    if vector:
+        vector_lane_dot(V, x, lane, n_dims, out, row)
+    else:
+        plain_lane_dot(V, x, lane, n_dims, out, row)
 
 
 @inline_kernel

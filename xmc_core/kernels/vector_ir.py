@@ -351,6 +351,34 @@ def lane_dots(typing_context, V, x, lanes, n_lanes, n_dims, out, row):  # type: 
 
 
 @intrinsic
+def lane_dot(typing_context, V, x, lane, n_dims, out, row):  # type: ignore[no-untyped-def]
+    signature = types.void(V, x, types.int64, types.int64, out, types.int64)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        b = builder
+        V, x = _matrices(context, b, signature, args, 0, 1)
+        _, _, lane, n_dims, out, row = _unpack(context, b, signature, args)
+        zero = _INT64(0)
+        V_begin, x_begin = V.begin(lane), x.begin(zero)
+        sums = [_alloca(b, _constant(0.0)) for _ in range(4)]
+        for total in sums:
+            b.store(_constant(0.0), total)
+        with cgutils.for_range_slice(b, zero, n_dims, _INT64(4 * LANES), _INT64) as (j, _):
+            for u, total in enumerate(sums):
+                at = b.add(j, _INT64(LANES * u))
+                old = b.load(total, typ=_VECTOR)
+                weights = V.sixteen(V_begin, at)
+                b.store(_multiply_add(b, x.sixteen(x_begin, at), weights, old), total)
+        a, c, d, e = _four_sums(b, *(b.load(total, typ=_VECTOR) for total in sums))
+        place = b.add(b.mul(row, _INT64(LANES)), lane)
+        total = b.fadd(b.fadd(a, c), b.fadd(d, e))
+        b.store(total, b.gep(out.data, [place], source_etype=_FLOAT))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
 def lane_axpy(typing_context, V, lane, x, change, n_dims):  # type: ignore[no-untyped-def]
     signature = types.void(V, types.int64, x, types.float32, types.int64)
 

@@ -9,8 +9,8 @@ from xmc_core.kernels.dense_rows import (
     DIMS_AT_ONCE,
     DenseRows,
     count_columns,
-    ends_before,
     fill_dense,
+    split_columns,
 )
 from xmc_core.types import Floats, Indices, Pointers, SparseRows
 
@@ -33,9 +33,6 @@ class Rows:
     """X in the one integer width that kernels are compiled for, its dense columns apart."""
 
     indptr: Pointers
-    ends: Pointers
-    """(n_samples,) where the sparse part of each row ends."""
-
     indices: Indices
     values: Floats
     dense: DenseRows
@@ -44,44 +41,51 @@ class Rows:
     @classmethod
     def of(cls, X: SparseRows) -> "Rows":
         """The last columns of X are its dense part if there are at least 32 of them that four in
-        five rows fill. It is then held a second time as halves, a quarter of what it takes in X."""
+        five rows fill. They are then held a second time as halves, a quarter of what they take in
+        X, and so are the other entries, side by side again."""
         indptr, indices = read_only(X.indptr, np.int64), read_only(X.indices, np.int32)
         values = read_only(X.data, np.float32)
-        first = _first_dense(indices, *X.shape)
-        ends = indptr[1:]
+        first, left = _first_dense(indices, *X.shape)
         dense = None
         if first < X.shape[1]:
-            ends = np.empty(X.shape[0], np.int64)
-            ends_before(indptr, indices, first, ends)
-            dense = _dense_rows(indptr, indices, values, ends, first, X.shape[1] - first)
+            dense = _dense_rows(indptr, indices, values, first, X.shape[1] - first)
         if dense is None:
-            ends, dense = indptr[1:], _none(X.shape[1])
-        return cls(indptr, read_only(ends), indices, values, dense, X.shape[1])
+            return cls(indptr, indices, values, _none(X.shape[1]), X.shape[1])
+        parts = (
+            np.empty(len(indptr), np.int64),
+            np.empty(left, np.int32),
+            np.empty(left, np.float32),
+        )
+        split_columns(indptr, indices, values, first, *parts)
+        return cls(*map(read_only, parts), dense, X.shape[1])
 
 
-def _first_dense(indices: Indices, n_samples: int, n_features: int) -> int:
-    """The first of the dense columns; n_features if there are too few."""
+def _first_dense(indices: Indices, n_samples: int, n_features: int) -> tuple[int, int]:
+    """The first of the dense columns (n_features if there are too few), and how many entries lie
+    left of it."""
     first = max(0, n_features - MOST_DIMS)
     counts = np.zeros(n_features - first, np.int64)
     count_columns(indices, first, counts)
     sparse = np.flatnonzero(counts < max(1, FILLED * n_samples))
     if len(sparse):
         first += int(sparse[-1]) + 1
-    return first if n_features - first >= FEWEST_DIMS else n_features
+    if n_features - first < FEWEST_DIMS:
+        return n_features, len(indices)
+    return first, len(indices) - int(counts[-(n_features - first) :].sum())
 
 
 def _dense_rows(
-    indptr: Pointers, indices: Indices, values: Floats, ends: Pointers, first: int, n_dims: int
+    indptr: Pointers, indices: Indices, values: Floats, first: int, n_dims: int
 ) -> DenseRows | None:
     """None if halves cannot hold the values."""
-    n_samples = len(ends)
+    n_samples = len(indptr) - 1
     width = -(-n_dims // DIMS_AT_ONCE) * DIMS_AT_ONCE
     halves = np.zeros((n_samples, width), np.float16)
     squares = np.empty(n_samples, np.float32)
     for begin in range(0, n_samples, _BLOCK_ROWS):
         part = slice(begin, min(begin + _BLOCK_ROWS, n_samples))
         block = np.zeros((part.stop - begin, n_dims), np.float32)
-        fill_dense(indptr, indices, values, ends, first, begin, block)
+        fill_dense(indptr, indices, values, first, begin, block)
         largest = np.abs(block).max(axis=1)
         if np.any((largest >= LARGEST) | ((largest > 0) & (largest < LEAST))):
             return None

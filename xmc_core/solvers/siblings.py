@@ -117,7 +117,7 @@ def plan_jobs(clusters: Clusters, X: Rows, n_threads: int) -> list[Job]:
     n_tiles = -(-np.diff(clusters.child_pointer) // LANES)
     costs = np.empty(clusters.n_parents)
     parent_costs(
-        X.indptr, X.ends, X.dense.n_dims, clusters.row_pointer, clusters.rows,
+        X.indptr, X.dense.n_dims, clusters.row_pointer, clusters.rows,
         clusters.child_pointer, costs,
     )  # fmt: skip
     costs[n_tiles == 0] = 0.0
@@ -147,7 +147,7 @@ def solve(job: Job, X: Rows, clusters: Clusters, problem: Problem, scratch: Scra
     with scratch.borrow() as (feature_map, seen):
         return Tiles(
             *train_parents(
-                X.indptr, X.ends, X.indices, X.values, X.dense, clusters.row_pointer,
+                X.indptr, X.indices, X.values, X.dense, clusters.row_pointer,
                 clusters.rows, clusters.is_member, clusters.child_pointer, clusters.positive_pointer,
                 clusters.positives, clusters.positive_costs, job.first_parent, job.last_parent,
                 job.first_tile, job.last_tile, LOSSES[problem.loss], problem.cost_negative,
