@@ -12,12 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmc_core.kernels._compile import fast_kernel, inline_kernel, kernel
+from xmc_core.kernels.prefetch import prefetch
 from xmc_core.kernels.search_simd import CONVERTS_HALVES, half
 from xmc_core.kernels.simd import HAVE_VECTOR_CODE
 from xmc_core.types import Floats, Indices, Pointers
 
 DIMS_AT_ONCE = 64
 """Rows are padded to a multiple of so many dimensions."""
+
+COPIED_AHEAD = 4
+LINE = 32
+"""Halves of a cache line."""
 
 COPIED = 2**23
 """Values of a cluster that are copied together: 16 MB."""
@@ -77,14 +82,51 @@ def fill_dense(
     indices: Indices,
     values: Floats,
     first: int,
-    begin: int,  # rows begin : begin + len(out) of X
-    out: Floats,  # (rows, n_dims) zeros; out
+    n_dims: int,
+    vector: bool,
+    halves: NDArray[np.uint16],  # (n_samples, width) zeros; out
+    squares: Floats,  # (n_samples,) out
+) -> tuple[float, float]:
+    # Returns the least and the largest of the rows' largest values.
+    least, largest = np.inf, 0.0
+    scattered = np.empty(n_dims, np.float32)
+    x = np.empty(halves.shape[1], np.float32)
+    one = np.float32(1.0)
+    for i in range(len(halves)):
+        begin = pointer[i + 1] - n_dims
+        if begin >= pointer[i] and indices[begin] == first:  # all of them, in order
+            size = narrow(vector, values, begin, n_dims, one, halves, i)
+        else:
+            scattered[:] = 0.0
+            j = pointer[i + 1] - 1
+            while j >= pointer[i] and indices[j] >= first:
+                scattered[indices[j] - first] = values[j]
+                j -= 1
+            size = narrow(vector, scattered, 0, n_dims, one, halves, i)
+        largest = max(largest, size)
+        if size > 0.0:
+            least = min(least, size)
+        spread(vector, halves, i, halves.shape[1], x)
+        squares[i] = square_of(x)
+    return least, largest
+
+
+@fast_kernel
+def square_of(x: Floats) -> np.float32:
+    total = np.float32(0.0)
+    for j in range(len(x)):
+        total += x[j] * x[j]
+    return total
+
+
+@kernel
+def narrow_into(
+    values: Floats,
+    scale: np.float32,
+    vector: bool,
+    halves: NDArray[np.uint16],  # (1, len(values)) out: the nearest halves to values * scale
 ) -> None:
-    for i in range(len(out)):
-        j = pointer[begin + i + 1] - 1
-        while j >= pointer[begin + i] and indices[j] >= first:
-            out[i, indices[j] - first] = values[j]
-            j -= 1
+    narrow(vector, values, 0, len(values), scale, halves, 0)
 
 
 @kernel
@@ -96,6 +138,10 @@ def near_copy(dense: DenseRows, rows: Indices) -> tuple[NDArray[np.uint16], Indi
         return dense.halves, rows
     halves = np.empty((n, width), np.uint16)
     for i in range(n):
+        if i + COPIED_AHEAD < n:
+            later = rows[i + COPIED_AHEAD] * np.int64(width)
+            for j in range(0, width, LINE):
+                prefetch(dense.halves, later + j)
         halves[i] = dense.halves[rows[i]]
     return halves, np.arange(n).astype(np.int32)
 
@@ -107,11 +153,34 @@ def plain_spread(halves: NDArray[np.uint16], row: int, n_dims: int, x: Floats) -
         x[j] = half(halves[row, j])
 
 
+@fast_kernel
+def plain_narrow(
+    values: Floats, start: int, n: int, scale: np.float32, halves: NDArray[np.uint16], row: int
+) -> np.float32:
+    # halves[row, j] = values[start + j] * scale for j < n; returns the largest of them, by size.
+    # The reverse of `plain_half`, rounded to the nearest, among equals to the even one.
+    largest = np.float32(0.0)
+    moved = np.empty(1, np.float32)
+    patterns = moved.view(np.uint32)
+    for j in range(n):
+        value = values[start + j] * scale
+        largest = max(largest, abs(value))
+        moved[0] = value * np.float32(2.0**-112)
+        size = patterns[0] & np.uint32(0x7FFFFFFF)
+        rounded = (size + np.uint32(0xFFF) + ((size >> np.uint32(13)) & np.uint32(1))) >> np.uint32(
+            13
+        )
+        halves[row, j] = rounded | ((patterns[0] >> np.uint32(16)) & np.uint32(0x8000))
+    return largest
+
+
 vector_spread: Any = plain_spread
+vector_narrow: Any = plain_narrow
 if HAVE_VECTOR_CODE and CONVERTS_HALVES:
     from xmc_core.kernels import vector_ir
 
     vector_spread = vector_ir.spread
+    vector_narrow = vector_ir.narrow
 
 
 @inline_kernel
@@ -120,3 +189,21 @@ def spread(vector: bool, halves: NDArray[np.uint16], row: int, n_dims: int, x: F
         vector_spread(halves, row, n_dims, x)
     else:
         plain_spread(halves, row, n_dims, x)
+
+
+@inline_kernel
+def narrow(
+    vector: bool,
+    values: Floats,
+    start: int,
+    n: int,
+    scale: np.float32,
+    halves: NDArray[np.uint16],
+    row: int,
+) -> np.float32:
+    largest: np.float32
+    if vector:
+        largest = vector_narrow(values, start, n, scale, halves, row)
+    else:
+        largest = plain_narrow(values, start, n, scale, halves, row)
+    return largest

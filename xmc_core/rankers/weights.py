@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from xmc_core.errors import ShapeError
 from xmc_core.kernels import chunks
 from xmc_core.kernels.arguments import read_only
-from xmc_core.kernels.dense_rows import DIMS_AT_ONCE
+from xmc_core.kernels.dense_rows import DIMS_AT_ONCE, narrow_into
 from xmc_core.kernels.lanes import LANES
+from xmc_core.kernels.simd import HAVE_VECTOR_CODE
 from xmc_core.kernels.views import address_of
 from xmc_core.kernels.weights import count_rows, fill_entries, fill_rows, point_rows
 from xmc_core.parallel import map_threads
@@ -37,9 +38,6 @@ _ARRAYS = (
     "dense",
     "dense_columns",
 )
-
-_CONVERTED = 2**22
-"""Weights that a thread turns into halves in one go."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -344,13 +342,10 @@ def power_of_halves(*arrays: Floats) -> int:
 
 def to_halves(values: Floats, exponent: int) -> NDArray[np.uint16]:
     """The bits of the nearest 16-bit floats to values * 2 ** -exponent."""
-    scale = np.float32(2.0**-exponent)
-    halves = np.empty(values.shape, np.float16)
-    flat, out = values.reshape(-1), halves.reshape(-1)
-    for begin in range(0, len(flat), _CONVERTED):
-        part = slice(begin, begin + _CONVERTED)
-        out[part] = flat[part] * scale  # exact: a power of two
-    return halves.view(np.uint16)
+    halves = np.empty(values.shape, np.uint16)
+    scale = np.float32(2.0**-exponent)  # a power of two: exact
+    narrow_into(values.reshape(-1), scale, HAVE_VECTOR_CODE, halves.reshape(1, -1))
+    return halves
 
 
 def padded(n_dims: int) -> int:

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xmc_core.data.rows import Rows
 from xmc_core.kernels import simd
 from xmc_core.kernels.coordinate_descent import HINGE, LOGISTIC, SQUARED_HINGE
 from xmc_core.kernels.lanes import LANES
 from xmc_core.kernels.sibling_rankers import AUTO, parent_costs, train_parents
-from xmc_core.solvers.rows import Rows
 from xmc_core.solvers.scratch import ScratchPool
 from xmc_core.types import Doubles, Flags, Floats, Indices, Pointers
 

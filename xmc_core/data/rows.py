@@ -12,6 +12,7 @@ from xmc_core.kernels.dense_rows import (
     fill_dense,
     split_columns,
 )
+from xmc_core.kernels.simd import HAVE_VECTOR_CODE
 from xmc_core.types import Floats, Indices, Pointers, SparseRows
 
 FILLED = 0.8
@@ -25,8 +26,6 @@ LARGEST, LEAST = 2.0**15, 2.0**-9
 """Halves hold the largest value of each row to eleven bits, and its others next to it, if that
 value is between these bounds; where it is not, the columns stay sparse."""
 
-_BLOCK_ROWS = 4096
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
@@ -37,6 +36,10 @@ class Rows:
     values: Floats
     dense: DenseRows
     n_features: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.indptr) - 1, self.n_features
 
     @classmethod
     def of(cls, X: SparseRows) -> "Rows":
@@ -80,19 +83,14 @@ def _dense_rows(
     """None if halves cannot hold the values."""
     n_samples = len(indptr) - 1
     width = -(-n_dims // DIMS_AT_ONCE) * DIMS_AT_ONCE
-    halves = np.zeros((n_samples, width), np.float16)
+    halves = np.zeros((n_samples, width), np.uint16)
     squares = np.empty(n_samples, np.float32)
-    for begin in range(0, n_samples, _BLOCK_ROWS):
-        part = slice(begin, min(begin + _BLOCK_ROWS, n_samples))
-        block = np.zeros((part.stop - begin, n_dims), np.float32)
-        fill_dense(indptr, indices, values, first, begin, block)
-        largest = np.abs(block).max(axis=1)
-        if np.any((largest >= LARGEST) | ((largest > 0) & (largest < LEAST))):
-            return None
-        halves[part, :n_dims] = block
-        block[:] = halves[part, :n_dims]
-        squares[part] = np.einsum("ij,ij->i", block, block)
-    return DenseRows(read_only(halves.view(np.uint16)), read_only(squares), first, n_dims)
+    least, largest = fill_dense(
+        indptr, indices, values, first, n_dims, HAVE_VECTOR_CODE, halves, squares
+    )
+    if least < LEAST or largest >= LARGEST:
+        return None
+    return DenseRows(read_only(halves), read_only(squares), first, n_dims)
 
 
 def _none(n_features: int) -> DenseRows:
