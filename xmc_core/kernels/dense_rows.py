@@ -120,13 +120,24 @@ def square_of(x: Floats) -> np.float32:
 
 
 @kernel
-def narrow_into(
-    values: Floats,
+def narrow_rows(
+    values: Floats,  # rows of n_dims
+    rows: Pointers,  # which of them
+    n_dims: int,
     scale: np.float32,
     vector: bool,
-    halves: NDArray[np.uint16],  # (1, len(values)) out: the nearest halves to values * scale
+    halves: NDArray[np.uint16],  # (len(rows), n_dims or more) out: the nearest to values * scale
 ) -> None:
-    narrow(vector, values, 0, len(values), scale, halves, 0)
+    for i in range(len(rows)):
+        narrow(vector, values, rows[i] * n_dims, n_dims, scale, halves, i)
+
+
+@fast_kernel
+def largest_size(values: Floats) -> np.float32:
+    largest = np.float32(0.0)
+    for j in range(len(values)):
+        largest = max(largest, abs(values[j]))
+    return largest
 
 
 @kernel

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from xmc_core.errors import ShapeError
 from xmc_core.kernels import chunks
 from xmc_core.kernels.arguments import read_only
-from xmc_core.kernels.dense_rows import DIMS_AT_ONCE, narrow_into
+from xmc_core.kernels.dense_rows import DIMS_AT_ONCE, largest_size, narrow_rows
 from xmc_core.kernels.lanes import LANES
 from xmc_core.kernels.simd import HAVE_VECTOR_CODE
 from xmc_core.kernels.views import address_of
@@ -296,13 +296,20 @@ class ChunkedWeights:
             row_pointer[:-1] |= places.astype(np.uint32) << np.uint32(16)
             places = places[:0].copy()
         n_dims = tiles.dense.shape[2]
-        dense = np.zeros((n_children, padded(n_dims)), np.float32)
-        dense[:, :n_dims] = tiles.dense[tile_of, in_tile % LANES]
-        exponent = 0
+        dense_values, rows = tiles.dense.reshape(-1), tile_of * LANES + in_tile % LANES
         kept: NDArray[Any] = values
+        dense: NDArray[Any]
+        exponent = 0
         if precision == HALF:
-            exponent = power_of_halves(values, dense)
-            kept, dense = to_halves(values, exponent), to_halves(dense, exponent)
+            exponent = power_of_halves(values, dense_values)
+            kept = to_halves(values, exponent)
+            dense = np.zeros((n_children, padded(n_dims)), np.uint16)
+            narrow_rows(
+                dense_values, rows, n_dims, np.float32(2.0**-exponent), HAVE_VECTOR_CODE, dense
+            )
+        else:
+            dense = np.zeros((n_children, padded(n_dims)), np.float32)
+            dense[:, :n_dims] = tiles.dense.reshape(-1, n_dims)[rows]
         return cls(
             n_features, pointer, biases, chunk_pointer, bucket_pointer, shifts, starts,
             remainders, row_base, row_pointer, places, kept, np.array([exponent], np.int32),
@@ -334,17 +341,16 @@ def plan_buckets(n_rows: Pointers, bits: int) -> tuple[Bytes, type[np.integer[An
 def power_of_halves(*arrays: Floats) -> int:
     """The power of two that halves are to be multiplied with, chosen so that the largest uses their
     range to the full: nothing overflows, and what is 2^30 times smaller still counts."""
-    ends = [0.0]
-    for array in arrays:
-        ends += float(array.max(initial=0.0)), -float(array.min(initial=0.0))
-    return int(np.frexp(max(ends))[1]) - 15 if max(ends) > 0 else 0
+    largest = max(float(largest_size(array)) for array in arrays)
+    return int(np.frexp(largest)[1]) - 15 if largest > 0 else 0
 
 
 def to_halves(values: Floats, exponent: int) -> NDArray[np.uint16]:
     """The bits of the nearest 16-bit floats to values * 2 ** -exponent."""
-    halves = np.empty(values.shape, np.uint16)
+    halves = np.empty(len(values), np.uint16)
     scale = np.float32(2.0**-exponent)  # a power of two: exact
-    narrow_into(values.reshape(-1), scale, HAVE_VECTOR_CODE, halves.reshape(1, -1))
+    only = np.zeros(1, np.int64)
+    narrow_rows(values, only, len(values), scale, HAVE_VECTOR_CODE, halves.reshape(1, -1))
     return halves
 
 
