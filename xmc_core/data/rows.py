@@ -18,13 +18,12 @@ from xmc_core.types import Floats, Indices, Pointers, SparseRows
 FILLED = 0.8
 """A column that so many of the rows fill is dense."""
 
-FEWEST_DIMS = 32
-MOST_DIMS = 8192
-"""Of the dense part: with fewer it is not worth its while; more are not looked for."""
+FEWEST_DIMS, MOST_DIMS = 32, 8192
+"""With fewer the dense part is not worth its while; more are not looked for."""
 
-LARGEST, LEAST = 2.0**15, 2.0**-9
-"""Halves hold the largest value of each row to eleven bits, and its others next to it, if that
-value is between these bounds; where it is not, the columns stay sparse."""
+LARGEST, LEAST = 2.0**15, 2.0**-12
+"""Halves hold the largest value of each row to eleven bits, and the others to a fraction of it, if
+that value is between these bounds; where it is not, the columns stay sparse."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,13 +53,13 @@ class Rows:
             dense = _dense_rows(indptr, indices, values, first, X.shape[1] - first)
         if dense is None:
             return cls(indptr, indices, values, _none(X.shape[1]), X.shape[1])
-        parts = (
-            np.empty(len(indptr), np.int64),
-            np.empty(left, np.int32),
-            np.empty(left, np.float32),
-        )
-        split_columns(indptr, indices, values, first, *parts)
-        return cls(*map(read_only, parts), dense, X.shape[1])
+        left_pointer = np.empty(len(indptr), np.int64)
+        left_indices, left_values = np.empty(left, np.int32), np.empty(left, np.float32)
+        split_columns(indptr, indices, values, first, left_pointer, left_indices, left_values)
+        return cls(
+            read_only(left_pointer), read_only(left_indices), read_only(left_values), dense,
+            X.shape[1],
+        )  # fmt: skip
 
 
 def _first_dense(indices: Indices, n_samples: int, n_features: int) -> tuple[int, int]:

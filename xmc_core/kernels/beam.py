@@ -84,14 +84,14 @@ def search_rows(
             best = np.empty((end - begin, width), np.int32)
             best_scores = np.empty((end - begin, width), np.float32)
             search_level(
-                indptr, ends, values, dense, hashed, begin, table[t], beam, beam_scores, slot_labels[:0],
-                kept_as, path_weight, vector, scratch, best, best_scores,
+                indptr, ends, values, dense, hashed, begin, table[t], beam, beam_scores,
+                slot_labels[:0], kept_as, path_weight, vector, scratch, best, best_scores,
             )  # fmt: skip
             beam, beam_scores = best, best_scores
         out = slice(begin - first_row, end - first_row)
         search_level(
-            indptr, ends, values, dense, hashed, begin, table[len(table) - 1], beam, beam_scores, slot_labels,
-            kept_as, path_weight, vector, scratch, labels[out], scores[out],
+            indptr, ends, values, dense, hashed, begin, table[len(table) - 1], beam, beam_scores,
+            slot_labels, kept_as, path_weight, vector, scratch, labels[out], scores[out],
         )  # fmt: skip
         if kept_as == LOGARITHMS and table[len(table) - 1, POST_PROCESSOR] != NONE:
             for r in range(begin - first_row, end - first_row):

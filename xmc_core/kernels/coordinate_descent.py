@@ -9,10 +9,13 @@ with the bias as the weight of a constant feature. The dual variables alpha_il >
 one row at a time, in a random order that is the same for all lanes, so that a row's non-zeros are
 read once for sixteen labels; w = sum_i beta_i x_i with beta = y alpha is kept up to date.
 
-Epochs that look at all rows are followed by one to three that look only at pairs of row and lane
-with alpha > 0: of the others hardly one in a hundred moves, and they are most (EUR-Lex titles: 0.7
-of 9 live lanes a row). A lane is finished when the projected gradients of an epoch over all rows
-span less than `tol`; one that comes so far in between waits for the next such epoch.
+An epoch over all rows is followed by some that look only at pairs of row and lane with alpha > 0:
+of the others few move, and they are most (EUR-Lex titles beside an embedding: 9 live lanes a row,
+0.7 of them with alpha > 0). A lane is finished when the projected gradients of an epoch over all
+rows span less than `tol`; one that comes so far in between waits for the next such epoch. The very
+first epoch sees the positives and an eighth of the rows, after which most others lie on their side
+of the margin. Against every row in every epoch: 0.8 of the time for words alone, 0.65 beside an
+embedding, and no smaller objective.
 
 Hsieh et al., "A Dual Coordinate Descent Method for Large-scale Linear SVM", ICML 2008; logistic:
 Yu, Huang and Lin, "Dual coordinate descent methods for logistic regression and maximum entropy
@@ -61,13 +64,12 @@ AHEAD = 2
 """A row is asked for so many visits before its own. At the first level, where the rows do not fit
 the near caches, this saves a third of the time; asking for their lines of W instead loses some."""
 
-LONGEST_PAUSE = 5
-FIRST_SHARE = 4
-PAUSE_GROWTH = 2
-"""Epochs that look only at what is not at rest, between two that look at everything: 1, 2, 3, 3."""
+PAUSE_GROWTH, LONGEST_PAUSE = 2, 7
+"""Epochs over what has alpha > 0 between two over everything: 2, 4, 6, 7, 7. Others (up to 3, 5;
+growing by 1, 3) take within 5 % of the time."""
 
+FIRST_SHARE = 8
 SMALLEST_COST = np.float32(1e-30)
-
 ALL_LANES = (1 << LANES) - 1
 
 SUM_BLOCK = 256
@@ -187,8 +189,7 @@ def descend(
 
 @kernel
 def begin_with(vector: bool, loss: int, coefficient: Floats, held: NDArray[np.uint16]) -> None:
-    # The first epoch sees every positive and one row of four: after that most others have nothing
-    # to do. Rows follow one another as in X, so one of four is spread over all kinds.
+    # What the first epoch sees. With the logistic loss no alpha is ever 0: it sees everything.
     lines = coefficient.reshape(-1)
     for i in range(len(held)):
         if i % FIRST_SHARE == 0 or loss == LOGISTIC:

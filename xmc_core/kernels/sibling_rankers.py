@@ -74,7 +74,7 @@ def train_parents(
     #   tile_features, tile_weights   how many of each the tile has
     #   biases           (tiles, 16) added to the margin
     #   statistics       (tiles, 5)
-    #   dense_weights    (tiles, 16, n_dims), all of them; with max_weights they are among `weights`
+    #   dense_weights    (tiles, 16, n_dims), small ones too; with max_weights the largest
     n_tiles = 0
     for parent in range(first_parent, last_parent):
         n_children = child_pointer[parent + 1] - child_pointer[parent]
@@ -86,8 +86,7 @@ def train_parents(
     tile_weights = np.zeros(n_tiles, np.int64)
     biases = np.full((n_tiles, LANES), BIAS_WITHOUT_ROWS, np.float32)
     statistics = np.zeros((n_tiles, N_STATISTICS), np.float64)
-    n_dims = dense.n_dims if max_weights == 0 else 0
-    dense_weights = np.zeros((n_tiles, LANES, n_dims), np.float32)
+    dense_weights = np.zeros((n_tiles, LANES, dense.n_dims), np.float32)
     n_features = 0
     n_weights = 0
     out = 0
@@ -157,7 +156,7 @@ def train_parent(
     tile_weights: Pointers,
     biases: Floats,  # (tiles, 16) out
     statistics: Doubles,  # (tiles, 5) out
-    dense_weights: Floats,  # (tiles, 16, n_dims or 0) out
+    dense_weights: Floats,  # (tiles, 16, n_dims) zeros; out
 ) -> tuple[Indices, Masks, Floats]:
     # A function of its own so that a parent's rows are freed before the next one's are gathered.
     (
@@ -243,8 +242,8 @@ def train_parent(
             )
             n_visits = epochs * n
             primal_from_dual(
-                vector, feature_pointer, feature_rows, feature_values, width, halves, places, beta, bias,
-                W, V, state,
+                vector, feature_pointer, feature_rows, feature_values, width, halves, places, beta,
+                bias, W, V, state,
             )  # fmt: skip
         else:
             epochs, n_visits = descend(
@@ -269,11 +268,11 @@ def train_parent(
                 n_lanes,
                 tile_seed,
             )
-        for lane in range(LANES):
-            for d in range(len(dense_W)):
+        for d in range(len(dense_W)):
+            for lane in range(LANES):
                 dense_W[d, lane] = V[lane, d]
-            for d in range(dense_weights.shape[2]):
-                dense_weights[out, lane, d] = V[lane, d]
+        if max_weights == 0:
+            dense_weights[out] = V[:, :n_dims]
 
         for lane in range(n_lanes):
             trained = False
@@ -317,6 +316,13 @@ def train_parent(
                 features[n_features : n_features + found_features],
                 masks[n_features : n_features + found_features],
                 weights[n_weights : n_weights + found_weights],
+            )
+            found_features, found_weights = take_dense(
+                dense.first,
+                features[n_features : n_features + found_features],
+                masks[n_features : n_features + found_features],
+                weights[n_weights : n_weights + found_weights],
+                dense_weights[out],
             )
         tile_features[out] = found_features
         tile_weights[out] = found_weights
@@ -536,6 +542,28 @@ def keep_largest(
             features[n_features] = features[k]
             masks[n_features] = mask
             n_features += 1
+    return n_features, n_weights
+
+
+@kernel
+def take_dense(
+    first: int,
+    features: Indices,  # of one tile, ascending
+    masks: Masks,
+    weights: Floats,
+    dense_weights: Floats,  # (16, n_dims) zeros; out
+) -> tuple[int, int]:
+    # Moves the weights of features from `first` on; returns how many features and weights stay.
+    n_features, n_weights = len(features), len(weights)
+    while n_features > 0 and features[n_features - 1] >= first:
+        n_features -= 1
+        n_weights -= popcount(np.uint64(masks[n_features]))
+        rest = np.uint64(masks[n_features])
+        w = n_weights
+        while rest != 0:
+            dense_weights[lowest_bit(rest), features[n_features] - first] = weights[w]
+            w += 1
+            rest = rest & (rest - ONE)
     return n_features, n_weights
 
 

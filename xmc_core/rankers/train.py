@@ -159,8 +159,7 @@ class _Plan:
             scratch=scratch,
             precision=precision,
         )
-        nnz = len(tiles.weights)
-        outcome = LevelOutcome.from_statistics(tiles.statistics, weights.n_children, nnz)
+        outcome = LevelOutcome.from_statistics(tiles.statistics, weights.n_children, weights.nnz)
         self.result = weights, outcome
         del tiles
         return_freed_memory()

@@ -173,7 +173,8 @@ class ChunkedWeights:
         values = np.array(values)
         if self.precision == HALF:
             values = values.view(np.float16).astype(np.float32)
-        return np.ldexp(values, self.exponent[0])
+        floats: Floats = np.ldexp(values, self.exponent[0])
+        return floats
 
     def features(self) -> Indices:
         """(rows,) the feature of each row, chunk after chunk."""
@@ -296,7 +297,7 @@ class ChunkedWeights:
             row_pointer[:-1] |= places.astype(np.uint32) << np.uint32(16)
             places = places[:0].copy()
         n_dims = tiles.dense.shape[2]
-        dense_values, rows = tiles.dense.reshape(-1), tile_of * LANES + in_tile % LANES
+        dense_values, child_rows = tiles.dense.reshape(-1), tile_of * LANES + in_tile % LANES
         kept: NDArray[Any] = values
         dense: NDArray[Any]
         exponent = 0
@@ -305,11 +306,16 @@ class ChunkedWeights:
             kept = to_halves(values, exponent)
             dense = np.zeros((n_children, padded(n_dims)), np.uint16)
             narrow_rows(
-                dense_values, rows, n_dims, np.float32(2.0**-exponent), HAVE_VECTOR_CODE, dense
+                dense_values,
+                child_rows,
+                n_dims,
+                np.float32(2.0**-exponent),
+                HAVE_VECTOR_CODE,
+                dense,
             )
         else:
             dense = np.zeros((n_children, padded(n_dims)), np.float32)
-            dense[:, :n_dims] = tiles.dense.reshape(-1, n_dims)[rows]
+            dense[:, :n_dims] = tiles.dense[tile_of, in_tile % LANES]
         return cls(
             n_features, pointer, biases, chunk_pointer, bucket_pointer, shifts, starts,
             remainders, row_base, row_pointer, places, kept, np.array([exponent], np.int32),

@@ -148,9 +148,10 @@ def solve(job: Job, X: Rows, clusters: Clusters, problem: Problem, scratch: Scra
         return Tiles(
             *train_parents(
                 X.indptr, X.indices, X.values, X.dense, clusters.row_pointer,
-                clusters.rows, clusters.is_member, clusters.child_pointer, clusters.positive_pointer,
-                clusters.positives, clusters.positive_costs, job.first_parent, job.last_parent,
-                job.first_tile, job.last_tile, LOSSES[problem.loss], problem.cost_negative,
+                clusters.rows, clusters.is_member, clusters.child_pointer,
+                clusters.positive_pointer, clusters.positives, clusters.positive_costs,
+                job.first_parent, job.last_parent, job.first_tile, job.last_tile,
+                LOSSES[problem.loss], problem.cost_negative,
                 np.float32(problem.bias), problem.tol, problem.max_iter,
                 np.float32(problem.threshold), problem.max_weights, np.uint64(problem.seed),
                 problem.method, problem.vector, feature_map, seen,
