@@ -46,14 +46,19 @@ def test_is_all_inner_products(n, d, vector):
     own = np.random.default_rng(0).random(n).astype(np.float32)
     W = np.empty((X.shape[1], LANES), np.float32)
     columns = by_feature(pointer, ids, data, X.shape[1])
-    gram = gram_matrix(vector, pointer, ids, data, *columns, own, BIAS, W)
-    dense = X.toarray().astype(np.float64)
-    assert_allclose(gram[:, :n], dense @ dense.T + BIAS**2 + np.diag(own), rtol=1e-4, atol=1e-4)
+    places = np.random.default_rng(1).permutation(n).astype(np.int32)
+    for n_dims in (0, 70):
+        halves = np.random.default_rng(2).normal(size=(n, n_dims)).astype(np.float16)
+        width = -(-n_dims // 64) * 64
+        bits = np.pad(halves.view(np.uint16), ((0, 0), (0, width - n_dims)))
+        gram = gram_matrix(vector, pointer, ids, data, *columns, width, bits, places, own, BIAS, W)
+        both = np.hstack([X.toarray(), halves[places]]).astype(np.float64)
+        assert_allclose(gram[:, :n], both @ both.T + BIAS**2 + np.diag(own), rtol=1e-4, atol=1e-4)
 
 
 def test_pays_for_long_rows_in_small_clusters_of_many_children():
-    assert prefers_gram(300, 300 * 700, 64)
-    assert not prefers_gram(3000, 3000 * 700, 16)
-    assert not prefers_gram(1000, 1000 * 65, 64)
-    assert not prefers_gram(0, 0, 64)
-    assert not prefers_gram(10, 100, 0)
+    assert prefers_gram(300, 300 * 700, 64, 0)
+    assert not prefers_gram(3000, 3000 * 700, 16, 0)
+    assert not prefers_gram(1000, 1000 * 65, 64, 0)
+    assert not prefers_gram(0, 0, 64, 0)
+    assert not prefers_gram(10, 100, 0, 0)

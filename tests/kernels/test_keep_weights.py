@@ -37,8 +37,8 @@ def test_large_weights_are_kept_of_shared_and_of_single_features(threshold, vect
     features, masks = np.empty(n_local, np.int32), np.empty(n_local, np.uint16)
     before = np.array([7, 8], np.float32)
     weights, k, w = keep_weights(
-        vector, local, ids, n_shared, single_row, single_value, W, beta, np.float32(threshold),
-        features, masks, before, 2,
+        vector, local, ids, n_shared, single_row, single_value, W, W[:0], n_features, beta,
+        np.float32(threshold), features, masks, before, 2,
     )  # fmt: skip
     everything = np.vstack([W, beta[single_row] * single_value[:, None]])
     expected = np.zeros((n_features, LANES), np.float32)

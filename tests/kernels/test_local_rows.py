@@ -1,7 +1,8 @@
 import numpy as np
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.sparse import csr_array, random_array
+from scipy.sparse import csr_array, hstack, random_array
 
+from xmc_core.data.rows import Rows
 from xmc_core.kernels.arguments import read_only
 from xmc_core.kernels.local_rows import gather_rows
 
@@ -9,10 +10,12 @@ from xmc_core.kernels.local_rows import gather_rows
 def gather(X, rows):
     feature_map = np.zeros(X.shape[1], np.int32)
     seen = np.zeros((X.shape[1] + 63) // 64, np.uint64)
+    kept = Rows.of(X)
     found = gather_rows(
-        read_only(X.indptr, np.int64),
-        read_only(X.indices, np.int32),
-        read_only(X.data, np.float32),
+        kept.indptr,
+        kept.indices,
+        kept.values,
+        kept.dense,
         read_only(rows, np.int32),
         feature_map,
         seen,
@@ -55,3 +58,14 @@ def test_no_rows_and_empty_rows_are_fine():
     X = csr_array((5, 130), dtype=np.float32)
     assert len(gather(X, np.zeros(0, np.int32))[0]) == 1
     assert gather(X, np.arange(5))[0].tolist() == [0] * 6
+
+
+def test_dense_columns_are_left_out_but_counted_in_the_squares():
+    rng = np.random.default_rng(2)
+    words = random_array((40, 90), density=0.05, rng=rng)
+    dims = rng.normal(size=(40, 40)).astype(np.float16)
+    X = csr_array(hstack([words, csr_array(dims.astype(np.float64))], format="csr"))
+    rows = np.array([1, 5, 6, 30])
+    _, _, _, _, square, features, *_ = gather(X, rows)
+    assert features.max() < 90
+    assert_allclose(square, (X[rows].toarray() ** 2).sum(axis=1), rtol=1e-5)

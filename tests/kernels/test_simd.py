@@ -4,7 +4,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from xmc_core.kernels import simd
 from xmc_core.kernels._compile import kernel
-from xmc_core.kernels.lanes import GRADIENT_MAX, GRADIENT_MIN, LANES, LIVE, MARGIN, N_STATE
+from xmc_core.kernels.lanes import DENSE, GRADIENT_MAX, GRADIENT_MIN, LANES, LIVE, MARGIN, N_STATE
 
 BIAS = np.float32(0.7)
 
@@ -19,7 +19,7 @@ def all_pieces(vector, hinge, W, ids, data, out, state, coefficient, beta, squar
     for row in range(len(beta)):
         state[MARGIN] = out[1] * np.float32(row - 5)
         masks[len(W) + row] = simd.step(
-            vector, hinge, state, coefficient, beta, row, squares[row], own[row], BIAS
+            vector, hinge, state, coefficient, beta, row, squares[row], own[row], BIAS, 0xFFEF
         )
     simd.squares(vector, F, 1, len(F), out, 0)
     simd.rank_update(vector, F, gram, ids[:4], beta[:4], len(F))
@@ -35,6 +35,7 @@ def arguments(n_entries):
     state = np.zeros((N_STATE, LANES), np.float32)
     state[GRADIENT_MAX], state[GRADIENT_MIN] = -3e38, 3e38
     state[LIVE, :13] = 1
+    state[DENSE] = normal(LANES)
     coefficient = normal(20, LANES)
     coefficient[rng.random(coefficient.shape) < 0.2] = 0
     beta = (np.sign(coefficient) * rng.random(coefficient.shape)).astype(np.float32)
@@ -78,3 +79,32 @@ def test_squares_are_what_numpy_says():
     expected = (F[1:].astype(np.float64) ** 2).sum(axis=0)
     all_pieces(True, False, *everything)
     assert_allclose(out[0], expected, rtol=1e-5)
+
+
+@kernel
+def dense_pieces(vector, V, x, lanes, n_lanes, n_dims, out, four):
+    simd.lane_dots(vector, V, x, lanes, n_lanes, n_dims, out, 0)
+    simd.lane_dot(vector, V, x, 5, n_dims, out, 1)
+    simd.four_by_four(vector, V, 3, V, 8, n_dims, four)
+    simd.lane_axpy(vector, V, 7, x, np.float32(-0.3), n_dims)
+
+
+@pytest.mark.parametrize("vector", [True, False])
+@pytest.mark.parametrize("n_dims", [64, 192])
+def test_products_of_dense_rows_are_what_numpy_says(n_dims, vector):
+    rng = np.random.default_rng(4)
+    V = rng.normal(size=(LANES, n_dims + LANES)).astype(np.float32)
+    x = rng.normal(size=n_dims).astype(np.float32)
+    out, four = np.zeros((2, LANES), np.float32), np.zeros(16, np.float32)
+    lanes = np.array([9, 2, 14, 0, 3, 3, 3, 3], np.int32)
+    before = V.copy()
+    dense_pieces(vector, V, x, lanes, 8, n_dims, out, four)
+    products = before[:, :n_dims] @ x
+    expected = np.zeros((2, LANES), np.float32)
+    expected[0, lanes] = products[lanes]
+    expected[1, 5] = products[5]
+    assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
+    block = before[3:7, :n_dims] @ before[8:12, :n_dims].T
+    assert_allclose(four.reshape(4, 4), block, rtol=1e-4, atol=1e-4)
+    before[7, :n_dims] -= np.float32(0.3) * x
+    assert_allclose(V, before, rtol=1e-5, atol=1e-5)

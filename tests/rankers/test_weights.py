@@ -8,7 +8,14 @@ from scipy.sparse import csr_array, random_array
 from xmc_core.config import RankersConfig
 from xmc_core.errors import ShapeError
 from xmc_core.rankers.train import train_level
-from xmc_core.rankers.weights import ChunkedWeights, hashing, place_type, plan_buckets, to_halves
+from xmc_core.rankers.weights import (
+    ChunkedWeights,
+    hashing,
+    place_type,
+    plan_buckets,
+    power_of_halves,
+    to_halves,
+)
 from xmc_core.solvers.scratch import ScratchPool
 from xmc_core.solvers.siblings import Tiles
 
@@ -45,6 +52,7 @@ def chunked(W, biases, pointer, precision="single", n_threads=1):
         np.concatenate(features).astype(np.int32), np.concatenate(masks).astype(np.uint16),
         np.concatenate(weights).astype(np.float32), np.array(n_features), np.array(n_weights),
         np.array(tile_biases, np.float32), np.zeros((len(masks), 5)),
+        np.zeros((len(masks), 16, 0), np.float32),
     )  # fmt: skip
     return ChunkedWeights.from_tiles(
         tiles, np.asarray(pointer, np.int64), W.shape[1], n_threads=n_threads,
@@ -103,10 +111,11 @@ def test_halves_are_the_nearest_and_never_overflow():
     rng = np.random.default_rng(9)
     for size in (1.0, 1e6, 1e-7):
         values = (size * rng.normal(size=1000)).astype(np.float32)
-        halves, exponent = to_halves(values)
+        exponent = power_of_halves(values)
+        halves = to_halves(values, exponent)
         back = np.ldexp(halves.view(np.float16).astype(np.float32), exponent)
         assert_allclose(back, values, rtol=2**-11, atol=size * 1e-8)
-    assert to_halves(np.zeros(3, np.float32))[1] == 0
+    assert power_of_halves(np.zeros(3, np.float32)) == 0
 
 
 def test_half_takes_half_the_bytes_and_is_close():

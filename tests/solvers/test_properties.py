@@ -7,11 +7,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
 
 from tests.reference import linear as reference
+from xmc_core.data.rows import Rows
 from xmc_core.kernels.sibling_rankers import DIRECT, GRAM
 from xmc_core.rankers.train import Level, gather_clusters
 from xmc_core.rankers.weights import ChunkedWeights
 from xmc_core.solvers.scratch import ScratchPool
-from xmc_core.solvers.siblings import Problem, Rows, Tiles, plan_jobs, solve
+from xmc_core.solvers.siblings import Problem, Tiles, plan_jobs, solve
 
 
 @st.composite
@@ -45,9 +46,7 @@ def test_every_way_to_solve_a_level_finds_the_optimum(level, loss):
         None if active is None else csr_array(active.astype(np.float32)), 2, 2,
     )  # fmt: skip
     clusters = gather_clusters(task, 1.0, "none")
-    kernel_rows = Rows(
-        rows.indptr.astype(np.int64), rows.indices.astype(np.int32), rows.data, X.shape[1]
-    )
+    kernel_rows = Rows.of(rows)
     for method in (DIRECT, GRAM):
         for vector in (True, False):
             problem = Problem(

@@ -1,14 +1,17 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array, random_array
 
 from tests.reference import linear as reference
+from xmc_core.data.rows import Rows
 from xmc_core.kernels.lanes import LANES
 from xmc_core.kernels.sibling_rankers import DIRECT, EPOCHS, GRAM, NOT_CONVERGED, OBJECTIVE
 from xmc_core.rankers.train import Level, gather_clusters
 from xmc_core.solvers.scratch import ScratchPool
-from xmc_core.solvers.siblings import Problem, Rows, Tiles, parent_runs, plan_jobs, solve
+from xmc_core.solvers.siblings import Problem, Tiles, parent_runs, plan_jobs, solve
 
 N, D, CHILDREN = 70, 120, 19
 
@@ -32,9 +35,7 @@ def run(X, targets, *, loss="squared_hinge", n_threads=1, **changes):
     problem = Problem(loss=loss, **{**settings, **changes})
     pointer = np.array([0, targets.shape[1]], np.int64)
     clusters = gather_clusters(Level(targets, pointer, None, 1, 1), 1.0, "none")
-    rows = Rows(
-        X.indptr.astype(np.int64), X.indices.astype(np.int32), X.data.astype(np.float32), X.shape[1]
-    )
+    rows = Rows.of(X)
     scratch = ScratchPool(X.shape[1])
     jobs = plan_jobs(clusters, rows, n_threads)
     return Tiles.concatenate([solve(job, rows, clusters, problem, scratch) for job in jobs])
@@ -117,7 +118,7 @@ def test_jobs_cover_every_tile_once_however_they_are_cut(X, targets):
     pointer = np.array([0, 5, 5, 700, 760], np.int64)
     active = csr_array(np.ones((N, 4), np.float32))
     clusters = gather_clusters(Level(wide, pointer, active, 2, 2), 1.0, "none")
-    heavy = Rows(X.indptr.astype(np.int64) * 10_000, X.indices, X.data, D)
+    heavy = replace(Rows.of(X), indptr=X.indptr.astype(np.int64) * 10_000)
     for n_threads in (1, 2, 7):
         tiles = [
             (parent, tile)

@@ -19,11 +19,13 @@ from xmc_core.kernels.chunks import (
     POST_PROCESSOR,
     U64,
     WIDEST,
+    WIDTH,
     Scratch,
     chunk_margins,
     hash_features,
     scratch_bytes,
     scratch_in,
+    split_rows,
 )
 from xmc_core.kernels.lanes import LANES
 from xmc_core.kernels.search_simd import at_least
@@ -68,9 +70,12 @@ def search_rows(
     memory = np.empty(scratch_bytes(longest, widest), np.uint8)
     scratch = scratch_in(memory, longest, widest)
 
+    ends = np.empty(min(block, last_row - first_row), np.int64)
+    dense = np.empty((len(ends), table[0, WIDTH]), np.float32)
     for begin in range(first_row, last_row, block):
         end = min(begin + block, last_row)
         hashed = hash_features(indices, indptr[begin], indptr[end], multiplier, bits)
+        split_rows(table[0].ctypes.data, indptr, indices, values, begin, end, ends, dense)
         beam = np.zeros((end - begin, 1), np.int32)
         beam_scores = np.full((end - begin, 1), 1.0 if kept_as == PRODUCTS else 0.0, np.float32)
         for t in range(len(table) - 1):
@@ -79,14 +84,14 @@ def search_rows(
             best = np.empty((end - begin, width), np.int32)
             best_scores = np.empty((end - begin, width), np.float32)
             search_level(
-                indptr, values, hashed, begin, table[t], beam, beam_scores, slot_labels[:0],
-                kept_as, path_weight, vector, scratch, best, best_scores,
+                indptr, ends, values, dense, hashed, begin, table[t], beam, beam_scores,
+                slot_labels[:0], kept_as, path_weight, vector, scratch, best, best_scores,
             )  # fmt: skip
             beam, beam_scores = best, best_scores
         out = slice(begin - first_row, end - first_row)
         search_level(
-            indptr, values, hashed, begin, table[len(table) - 1], beam, beam_scores, slot_labels,
-            kept_as, path_weight, vector, scratch, labels[out], scores[out],
+            indptr, ends, values, dense, hashed, begin, table[len(table) - 1], beam, beam_scores,
+            slot_labels, kept_as, path_weight, vector, scratch, labels[out], scores[out],
         )  # fmt: skip
         if kept_as == LOGARITHMS and table[len(table) - 1, POST_PROCESSOR] != NONE:
             for r in range(begin - first_row, end - first_row):
@@ -122,7 +127,9 @@ def search_few(
 @kernel
 def search_level(
     indptr: Pointers,
+    ends: Pointers,  # where the sparse parts of rows first_row, ... end
     values: Floats,
+    dense: Floats,  # (rows, width) their dense parts
     hashed: Indices,  # of the non-zeros from indptr[first_row] on
     first_row: int,
     level: Pointers,
@@ -147,6 +154,7 @@ def search_level(
     level_address = level.ctypes.data
     hashed_address = hashed.ctypes.data - 4 * indptr[first_row]
     values_address = values.ctypes.data
+    dense_address = dense.ctypes.data
     best_address, scores_address = best.ctypes.data, best_scores.ctypes.data
     labels_address = slot_labels.ctypes.data if len(slot_labels) > 0 else 0
     for p in range(len(pairs)):
@@ -159,8 +167,8 @@ def search_level(
         parent = I64(beam[r, place])
         begin = indptr[first_row + r]
         n_children = chunk_margins(
-            vector, level_address, parent, indptr[first_row + r + 1] - begin,
-            hashed_address + 4 * begin, values_address + 4 * begin, scratch,
+            vector, level_address, parent, ends[r] - begin, hashed_address + 4 * begin,
+            values_address + 4 * begin, dense_address + 4 * dense.shape[1] * r, scratch,
         )  # fmt: skip
         if n_children:
             to_scores(

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from xmc_core.kernels._compile import kernel
+from xmc_core.kernels._compile import fast_kernel, kernel
+from xmc_core.kernels.dense_rows import DenseRows, spread
 from xmc_core.kernels.selection import strongest_first
 from xmc_core.types import Doubles, Floats, Indices, Pointers
 
@@ -15,9 +16,11 @@ def centroids_into(
     label_pointer: Pointers,  # (n_labels + 1,) positives of l: samples[label_pointer[l] : [l + 1]]
     samples: Indices,  # (nnz of Y,) rows of X
     weights: Floats,  # (nnz of Y,) weight of each positive
-    pointer: Pointers,  # (n_samples + 1,) X
+    pointer: Pointers,  # (n_samples + 1,) X but its dense part
     indices: Indices,
     values: Floats,
+    dense: DenseRows,
+    vector: bool,
     first: int,  # labels first : last are this call's
     last: int,
     max_features: int,  # how many of a label's features are kept; n_features keeps all
@@ -34,10 +37,14 @@ def centroids_into(
     features = np.empty(n_features, np.int32)
     strengths = np.empty(n_features, np.float32)
     keys = np.empty(n_features, np.uint64)
+    width = dense.halves.shape[1] if dense.n_dims > 0 else 0
+    x = np.empty(width, np.float32)
+    dense_total = np.empty(width, np.float64)
     k = 0
     out_pointer[0] = 0
     for label in range(first, last):
         n = 0
+        dense_total[:] = 0.0
         for p in range(label_pointer[label], label_pointer[label + 1]):
             sample = samples[p]
             weight = np.float64(weights[p])
@@ -49,6 +56,14 @@ def centroids_into(
                     n += 1
                 else:
                     totals[feature] += weight * values[q]
+            if width > 0:
+                spread(vector, dense.halves, sample, width, x)
+                add_to(dense_total, weight, x)
+        if label_pointer[label + 1] > label_pointer[label]:
+            for d in range(dense.n_dims):
+                totals[dense.first + d] = dense_total[d]
+                features[n] = dense.first + d
+                n += 1
 
         kept = min(n, max_features)
         if kept < n:
@@ -60,13 +75,25 @@ def centroids_into(
         start = k
         squares = 0.0
         if kept * DENSE_SHARE < n_features:
-            features[:kept].sort()
+            m = 0
             for i in range(kept):
+                features[m] = features[i]
+                m += features[i] < dense.first
+            features[:m].sort()
+            for i in range(m):
                 total = totals[features[i]]
                 totals[features[i]] = unseen
                 if total != 0.0:
                     squares += total * total
                     out_indices[k] = features[i]
+                    out_values[k] = total
+                    k += 1
+            for feature in range(dense.first, dense.first + dense.n_dims):
+                total = totals[feature]
+                totals[feature] = unseen
+                if total != unseen and total != 0.0:
+                    squares += total * total
+                    out_indices[k] = feature
                     out_values[k] = total
                     k += 1
         else:
@@ -83,3 +110,9 @@ def centroids_into(
             out_values[i] *= scale
         out_pointer[label - first + 1] = k
     return k
+
+
+@fast_kernel
+def add_to(total: Doubles, weight: float, x: Floats) -> None:
+    for d in range(len(x)):
+        total[d] += weight * x[d]

@@ -10,6 +10,8 @@ upper bits of the result name one of the chunk's buckets, the lower bits are wha
 byte mostly. A bucket holds 4 to 8 features and is compared in one instruction. That takes a third
 of a list of features and a tenth of a bitmap where chunks are sparse, so that it stays in the
 nearest cache, and needs nothing to be built at loading.
+
+Weights of dense columns lie child by child, and so do the row's values.
 """
 
 from typing import Any, NamedTuple
@@ -21,7 +23,7 @@ from xmc_core.kernels._compile import kernel
 from xmc_core.kernels.bits import lowest_bit
 from xmc_core.kernels.lanes import LANES
 from xmc_core.kernels.prefetch import prefetch
-from xmc_core.kernels.search_simd import expand_dot, find, weight
+from xmc_core.kernels.search_simd import add_dots, expand_dot, find, weight
 from xmc_core.kernels.views import (
     float32_at,
     int32_at,
@@ -30,19 +32,20 @@ from xmc_core.kernels.views import (
     uint16_at,
     uint32_at,
 )
-from xmc_core.types import Bytes, Indices
+from xmc_core.types import Bytes, Floats, Indices, Pointers
 
 FIELDS = (
     "parents", "widest", "form", "single", "wide_remainders", "base_bits", "exponent",
     "post_processor", "pointer", "biases", "chunk_pointer", "bucket_pointer", "shifts", "starts",
-    "remainders", "row_base", "row_pointer", "places", "values", "allowed",
+    "remainders", "row_base", "row_pointer", "places", "values", "allowed", "first_dense",
+    "n_dims", "width", "dense",
 )  # fmt: skip
 """Columns of the table of levels: numbers, then the addresses of arrays (ChunkedWeights says what
 they hold; `allowed` is 0 where every node is)."""
 (
     PARENTS, WIDEST, FORM, SINGLE, WIDE_REMAINDERS, BASE_BITS, EXPONENT, POST_PROCESSOR, POINTER,
     BIASES, CHUNK_POINTER, BUCKET_POINTER, SHIFTS, STARTS, REMAINDERS, ROW_BASE, ROW_POINTER,
-    PLACES, VALUES, ALLOWED,
+    PLACES, VALUES, ALLOWED, FIRST_DENSE, N_DIMS, WIDTH, DENSE,
 ) = range(len(FIELDS))  # fmt: skip
 
 MASKS, BYTES, SHORTS, INTS = range(4)
@@ -85,6 +88,38 @@ def scratch_in(memory: Bytes, longest: int, widest: int) -> Scratch:
 
 
 @kernel
+def split_rows(
+    level_address: int,  # row of the table
+    indptr: Pointers,
+    indices: Indices,
+    values: Floats,
+    begin: int,  # rows begin : end
+    end: int,
+    ends: Pointers,  # (end - begin,) out: where the sparse part of each row ends
+    dense: Floats,  # (end - begin, width) out
+) -> None:
+    level = int64_at(level_address)
+    first, n_dims = level[FIRST_DENSE], level[N_DIMS]
+    for r in range(end - begin):
+        stop = indptr[begin + r + 1]
+        if n_dims == 0:
+            ends[r] = stop
+            continue
+        split = stop - n_dims
+        if split >= indptr[begin + r] and indices[split] == first:  # all of them, in order
+            for d in range(n_dims):
+                dense[r, d] = values[split + d]
+            dense[r, n_dims:] = 0.0
+        else:
+            dense[r] = 0.0
+            split = stop
+            while split > indptr[begin + r] and indices[split - 1] >= first:
+                split -= 1
+                dense[r, indices[split] - first] = values[split]
+        ends[r] = split
+
+
+@kernel
 def hash_features(indices: Indices, begin: int, end: int, multiplier: int, bits: int) -> Indices:
     hashed = np.empty(end - begin, np.int32)
     keep = (1 << bits) - 1
@@ -98,9 +133,10 @@ def chunk_margins(
     vector: bool,
     level_address: int,  # row of the table
     parent: int,
-    n_features: int,  # of the row of X
+    n_features: int,  # of the row of X, its dense part left out
     hashed: int,  # address of its hashed features
     values: int,  # address of its values
+    dense: int,  # address of its dense part
     scratch: Scratch,
 ) -> int:
     # Fills margins[0 : children], -inf in the rest of the last tile; returns the children.
@@ -128,6 +164,16 @@ def chunk_margins(
 
     pointer = int64_at(level[POINTER])
     n_children: int = pointer[place + U64(1)] - pointer[place]
+    width = level[WIDTH]
+    if width > 0 and n_children > 0:
+        x, margins_so_far = float32_at(dense), float32_at(scratch.margins)
+        begin = pointer[place] * width
+        if level[SINGLE]:
+            weights = float32_at(level[DENSE] + 4 * begin)
+            add_dots(vector, weights, n_children, width, x, margins_so_far)
+        else:
+            halves = uint16_at(level[DENSE] + 2 * begin)
+            add_dots(vector, halves, n_children, width, x, margins_so_far)
     biases = float32_at(level[BIASES] + 4 * pointer[place])
     scale = np.float32(2.0 ** level[EXPONENT])
     margins = float32_at(scratch.margins)

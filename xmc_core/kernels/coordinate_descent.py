@@ -7,10 +7,15 @@ For each label (lane) l of a tile, over the rows i of the cluster,
 
 with the bias as the weight of a constant feature. The dual variables alpha_il >= 0 are optimised
 one row at a time, in a random order that is the same for all lanes, so that a row's non-zeros are
-read once for sixteen labels; w = sum_i beta_i x_i with beta = y alpha is kept up to date. A lane
-is finished when the projected gradients of an epoch span less than `tol`. Nothing is shrunk: at
-tol 0.1 nearly all rows stay support vectors for the 5 to 8 epochs that it takes, and liblinear's
-shrinking then costs an epoch more than it saves.
+read once for sixteen labels; w = sum_i beta_i x_i with beta = y alpha is kept up to date.
+
+An epoch over all rows is followed by some that look only at pairs of row and lane with alpha > 0:
+of the others few move, and they are most (EUR-Lex titles beside an embedding: 9 live lanes a row,
+0.7 of them with alpha > 0). A lane is finished when the projected gradients of an epoch over all
+rows span less than `tol`; one that comes so far in between waits for the next such epoch. The very
+first epoch sees the positives and an eighth of the rows, after which most others lie on their side
+of the margin. Against every row in every epoch: 0.8 of the time for words alone, 0.65 beside an
+embedding, and no smaller objective.
 
 Hsieh et al., "A Dual Coordinate Descent Method for Large-scale Linear SVM", ICML 2008; logistic:
 Yu, Huang and Lin, "Dual coordinate descent methods for logistic regression and maximum entropy
@@ -20,19 +25,34 @@ models", Machine Learning 2011, algorithm 5.
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xmc_core.kernels._compile import kernel
+from xmc_core.kernels.bits import lowest_bit
+from xmc_core.kernels.dense_rows import spread
 from xmc_core.kernels.lanes import (
     BIAS,
     DELTA,
+    DENSE,
     GRADIENT_MAX,
     GRADIENT_MIN,
     LANES,
     LIVE,
     MARGIN,
+    empty_lines,
 )
 from xmc_core.kernels.prefetch import prefetch
-from xmc_core.kernels.simd import axpy, dot, rank_update, squares, step
+from xmc_core.kernels.search_simd import at_least
+from xmc_core.kernels.simd import (
+    axpy,
+    dot,
+    lane_axpy,
+    lane_dot,
+    lane_dots,
+    rank_update,
+    squares,
+    step,
+)
 from xmc_core.types import Floats, Indices, Pointers
 
 SQUARED_HINGE, HINGE, LOGISTIC = range(3)
@@ -43,6 +63,14 @@ NEWTON_STEPS = 100
 AHEAD = 2
 """A row is asked for so many visits before its own. At the first level, where the rows do not fit
 the near caches, this saves a third of the time; asking for their lines of W instead loses some."""
+
+PAUSE_GROWTH, LONGEST_PAUSE = 2, 7
+"""Epochs over what has alpha > 0 between two over everything: 2, 4, 6, 7, 7. Others (up to 3, 5;
+growing by 1, 3) take within 5 % of the time."""
+
+FIRST_SHARE = 8
+SMALLEST_COST = np.float32(1e-30)
+ALL_LANES = (1 << LANES) - 1
 
 SUM_BLOCK = 256
 """So many squares are added up in single precision, the blocks in double."""
@@ -58,38 +86,76 @@ def descend(
     pointer: Pointers,  # (n + 1,) local CSR, see local_rows.py
     ids: Indices,
     data: Floats,
+    width: int,  # of the dense part; 0: there is none
+    halves: NDArray[np.uint16],  # (any, width) dense parts
+    places: Indices,  # (n,) which of them each row's is
     own: Floats,  # (n,)
     square: Floats,  # (n,)
     coefficient: Floats,  # (n, 16) y/(2c) with squared hinge, else y*c; 0: not this lane's row
     beta: Floats,  # (n, 16) out
     W: Floats,  # (n_shared, 16) out
-    state: Floats,  # (6, 16) scratch; state[BIAS] is the bias weight
+    V: Floats,  # (16, more than width) out: weights of the dense part, by lane
+    state: Floats,  # (7, 16) scratch; state[BIAS] is the bias weight
     bias: np.float32,  # value of the constant feature
     tol: float,
     max_iter: int,
     n_lanes: int,
     seed: np.uint64,
-) -> int:  # epochs; lanes with state[LIVE] > 0 have not converged
+) -> tuple[int, int]:  # epochs, row visits; lanes with state[LIVE] > 0 have not converged
     n = len(own)
     start(loss, coefficient, beta, state, n_lanes)
     W[:] = 0.0
+    V[:] = 0.0
+    x = empty_lines(width // LANES + 1).reshape(-1)
+    lanes = np.zeros(LANES + 3, np.int32)
     order = np.arange(n).astype(np.int32)
+    visits = np.empty(n, np.int32)
+    held = np.empty(n, np.uint16)  # lanes whose beta was not 0 when last looked at
+    begin_with(vector, loss, coefficient, held)
+    awake = live_lanes(state)
+    pause = 0
+    until_full = 0 if loss == LOGISTIC else 1
+    n_visits = 0
     inner_tol = 1e-2
     random = seed
     for epoch in range(max_iter):
+        is_full = until_full == 0 or awake == 0
+        if is_full:
+            awake = live_lanes(state)
+            pause = min(pause + PAUSE_GROWTH, LONGEST_PAUSE) if loss != LOGISTIC else 0
+            until_full = pause
+        else:
+            until_full -= 1
         random = shuffle(order, random)
+        m = 0
+        for k in range(n):
+            visits[m] = order[k]
+            m += is_full or held[order[k]] & awake != 0
+        n_visits += m
+        count = list_lanes(awake, lanes)
         state[GRADIENT_MAX] = -HUGE
         state[GRADIENT_MIN] = HUGE
         newton_steps = 0
-        for k in range(n):
-            i = order[k]
-            if k + AHEAD < n:
-                later = order[k + AHEAD]
+        for k in range(m):
+            i = visits[k]
+            if k + AHEAD < m:
+                later = visits[k + AHEAD]
                 for j in range(pointer[later], pointer[later + 1], LANES):
                     prefetch(ids, j)
                     prefetch(data, j)
+                for j in range(0, width, 2 * LANES):
+                    prefetch(halves, places[later] * np.int64(width) + j)
                 prefetch(coefficient, later * np.int64(LANES))
                 prefetch(beta, later * np.int64(LANES))
+            looked_at = awake if is_full else held[i] & awake
+            if width > 0:
+                spread(vector, halves, places[i], width, x)
+                if not is_full and looked_at & (looked_at - 1) == 0:
+                    lane_dot(vector, V, x, lowest_bit(np.uint64(looked_at)), width, state, DENSE)
+                else:
+                    if not is_full:
+                        count = list_lanes(looked_at, lanes)
+                    lane_dots(vector, V, x, lanes, count, width, state, DENSE)
             dot(vector, W, ids, data, pointer[i], pointer[i + 1], state, MARGIN)
             q = square[i] + bias * bias
             if loss == LOGISTIC:
@@ -98,14 +164,38 @@ def descend(
                 )
                 newton_steps += steps
             else:
-                moved = step(vector, loss == HINGE, state, coefficient, beta, i, q, own[i], bias)
+                moved = step(
+                    vector, loss == HINGE, state, coefficient, beta, i, q, own[i], bias, looked_at
+                )
+                held[i] = moved >> LANES
+                moved &= ALL_LANES
             if moved != 0:
                 axpy(vector, W, ids, data, pointer[i], pointer[i + 1], state, DELTA)
+                if width > 0:
+                    rest = np.uint64(moved)
+                    while rest != 0:
+                        lane = lowest_bit(rest)
+                        lane_axpy(vector, V, lane, x, state[DELTA, lane], width)
+                        rest &= rest - np.uint64(1)
         if newton_steps <= n * n_lanes // 10:
             inner_tol = max(0.1 * inner_tol, 1e-8)
-        if finished_lanes(state, tol, n_lanes) == n_lanes:
-            return epoch + 1
-    return max_iter
+        awake &= ~settled_lanes(state, tol)
+        if is_full:
+            finish_lanes(state, awake)
+            if awake == 0:
+                return epoch + 1, n_visits
+    return max_iter, n_visits
+
+
+@kernel
+def begin_with(vector: bool, loss: int, coefficient: Floats, held: NDArray[np.uint16]) -> None:
+    # What the first epoch sees. With the logistic loss no alpha is ever 0: it sees everything.
+    lines = coefficient.reshape(-1)
+    for i in range(len(held)):
+        if i % FIRST_SHARE == 0 or loss == LOGISTIC:
+            held[i] = ALL_LANES
+        else:
+            held[i] = at_least(vector, lines, i, SMALLEST_COST)
 
 
 @kernel
@@ -146,10 +236,19 @@ def descend_gram(
                 g = gram[pending_rows[u], i]
                 for lane in range(LANES):
                     state[MARGIN, lane] += g * pending[u, lane]
-            if (
-                step(vector, loss == HINGE, state, coefficient, beta, i, gram[i, i], zero, zero)
-                != 0
-            ):
+            moved = step(
+                vector,
+                loss == HINGE,
+                state,
+                coefficient,
+                beta,
+                i,
+                gram[i, i],
+                zero,
+                zero,
+                ALL_LANES,
+            )
+            if moved & ALL_LANES != 0:
                 pending_rows[n_pending] = i
                 for lane in range(LANES):
                     pending[n_pending, lane] = state[DELTA, lane]
@@ -161,7 +260,9 @@ def descend_gram(
             pending[n_pending:] = 0.0
             rank_update(vector, margins, gram, pending_rows, pending, n)
             n_pending = 0
-        if finished_lanes(state, tol, n_lanes) == n_lanes:
+        awake = live_lanes(state) & ~settled_lanes(state, tol)
+        finish_lanes(state, awake)
+        if awake == 0:
             return epoch + 1
     return max_iter
 
@@ -185,13 +286,45 @@ def start(loss: int, coefficient: Floats, beta: Floats, state: Floats, n_lanes: 
 
 
 @kernel
-def finished_lanes(state: Floats, tol: float, n_lanes: int) -> int:
-    finished = 0
-    for lane in range(n_lanes):
+def live_lanes(state: Floats) -> int:
+    # Bit mask.
+    mask = 0
+    for lane in range(LANES):
+        if state[LIVE, lane] > 0.0:
+            mask |= 1 << lane
+    return mask
+
+
+@kernel
+def settled_lanes(state: Floats, tol: float) -> int:
+    # Bit mask of the lanes whose projected gradients of this epoch span no more than tol.
+    mask = 0
+    for lane in range(LANES):
         if state[GRADIENT_MAX, lane] - state[GRADIENT_MIN, lane] <= tol:
+            mask |= 1 << lane
+    return mask
+
+
+@kernel
+def finish_lanes(state: Floats, unfinished: int) -> None:
+    for lane in range(LANES):
+        if unfinished >> lane & 1 == 0:
             state[LIVE, lane] = 0.0
-        finished += state[LIVE, lane] == 0.0
-    return finished
+
+
+@kernel
+def list_lanes(mask: int, lanes: Indices) -> int:
+    # Their numbers; the first one again until they are a multiple of 4.
+    count = 0
+    rest = np.uint64(mask)
+    while rest != 0:
+        lanes[count] = lowest_bit(rest)
+        count += 1
+        rest &= rest - np.uint64(1)
+    while count & 3 != 0:
+        lanes[count] = lanes[0]
+        count += 1
+    return count
 
 
 @kernel
@@ -230,7 +363,8 @@ def logistic_step(
         y = -1.0 if signed_cost < 0.0 else 1.0
         c = signed_cost * y
         alpha = beta[row, lane] * y
-        b = y * (state[MARGIN, lane] + own * beta[row, lane] + bias * state[BIAS, lane])
+        b = state[MARGIN, lane] + state[DENSE, lane]
+        b = y * (b + own * beta[row, lane] + bias * state[BIAS, lane])
         sign = 1.0
         old = alpha
         if 0.5 * a * (c - 2.0 * alpha) + b < 0.0:
@@ -267,6 +401,7 @@ def dual_objective(
     beta: Floats,
     own: Floats,
     W: Floats,
+    V: Floats,  # of the dense part, in rows of 16 whatever their order
     state: Floats,
     n_lanes: int,
 ) -> float:
@@ -274,10 +409,11 @@ def dual_objective(
     # Lanes without a label are all zeros.
     some = np.empty((1, LANES), np.float32)
     norm = 0.0
-    for first in range(0, len(W), SUM_BLOCK):
-        squares(vector, W, first, min(first + SUM_BLOCK, len(W)), some, 0)
-        for lane in range(LANES):
-            norm += some[0, lane]
+    for weights in (W, V):
+        for first in range(0, len(weights), SUM_BLOCK):
+            squares(vector, weights, first, min(first + SUM_BLOCK, len(weights)), some, 0)
+            for lane in range(LANES):
+                norm += some[0, lane]
     for lane in range(LANES):
         norm += np.float64(state[BIAS, lane]) ** 2
     gain = 0.0

@@ -1,25 +1,29 @@
 """Inner products between the rows of a cluster."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xmc_core.kernels._compile import kernel
-from xmc_core.kernels.lanes import LANES
-from xmc_core.kernels.simd import dot
+from xmc_core.kernels.dense_rows import spread
+from xmc_core.kernels.lanes import LANES, empty_lines
+from xmc_core.kernels.simd import dot, four_by_four
 from xmc_core.types import Floats, Indices, Pointers
 
 SYMMETRY_BLOCK = 32
 
 
 @kernel
-def prefers_gram(n_rows: int, n_nonzero: int, n_children: int) -> bool:
+def prefers_gram(n_rows: int, n_nonzero: int, n_children: int, n_dims: int) -> bool:
     # Per row, for t tiles and six epochs, in ns on a Sapphire Rapids core: inner products cost
-    # t * 6 * 0.35 n to descend, n * non-zeros / 50 to make and (4 + 0.7 t) non-zeros to get the
-    # weights back; going through the weights costs t * 6 * 2.4 non-zeros.
+    # t * 6 * 0.35 n to descend, n * (non-zeros / 50 + dimensions / 200) to make and (4 + 0.7 t)
+    # non-zeros to get the weights back; going through the weights costs t * 6 * 2.4 non-zeros and
+    # t * 3 dimensions.
     tiles = (n_children + LANES - 1) // LANES
     if n_rows == 0 or tiles == 0:
         return False
     length = n_nonzero / n_rows
-    return n_rows * (2.1 + 0.02 * length / tiles) < length * (13.7 - 4.0 / tiles)
+    making = (0.02 * length + 0.005 * n_dims) / tiles
+    return n_rows * (2.1 + making) < length * (13.7 - 4.0 / tiles) + 3.0 * n_dims
 
 
 @kernel
@@ -31,6 +35,9 @@ def gram_matrix(
     feature_pointer: Pointers,  # (n_shared + 1,) the same by feature
     feature_rows: Indices,
     feature_values: Floats,
+    width: int,  # of the dense part; 0: there is none
+    halves: NDArray[np.uint16],  # (any, width) dense parts
+    places: Indices,  # (n,) which of them each row's is
     own: Floats,  # (n,) joins the diagonal
     bias: np.float32,
     W: Floats,  # (n_shared, 16) scratch: sixteen rows, spread out, take the place of weights
@@ -70,6 +77,9 @@ def gram_matrix(
             for b in range(begin, a + 1):
                 gram[i, feature_rows[b]] += value * feature_values[b]
 
+    if width > 0:
+        add_dense(vector, width, halves, places, gram)
+
     for top in range(0, n, SYMMETRY_BLOCK):
         for left in range(0, top + 1, SYMMETRY_BLOCK):
             for i in range(top, min(top + SYMMETRY_BLOCK, n)):
@@ -97,3 +107,23 @@ def entries_below(
             end += ids[j] < n_ids
     start[len(pointer) - 1] = end
     return start, kept_ids, kept_data
+
+
+@kernel
+def add_dense(
+    vector: bool, width: int, halves: NDArray[np.uint16], places: Indices, gram: Floats
+) -> None:
+    # To the entries below the diagonal and on it, four rows by four columns at a time.
+    n = len(places)
+    n_blocks = (n + 3) // 4
+    X = empty_lines(n_blocks * 4 * width // LANES).reshape(n_blocks * 4, width)
+    for i in range(n):
+        spread(vector, halves, places[i], width, X[i])
+    X[n:] = 0.0
+    products = np.empty(16, np.float32)
+    for a in range(n_blocks):
+        for b in range(a + 1):
+            four_by_four(vector, X, 4 * a, X, 4 * b, width, products)
+            for i in range(4 * a, min(4 * a + 4, n)):
+                for j in range(4 * b, min(4 * b + 4, n)):
+                    gram[i, j] += products[4 * (i - 4 * a) + j - 4 * b]

@@ -12,9 +12,9 @@ from xmc_core.types import Floats
 
 LANES = 16
 
-# Rows of the small (6, 16) array in which a solver keeps what it knows about each lane.
-MARGIN, DELTA, GRADIENT_MAX, GRADIENT_MIN, LIVE, BIAS = range(6)
-N_STATE = 6
+# Rows of the small (7, 16) array in which a solver keeps what it knows about each lane.
+MARGIN, DELTA, GRADIENT_MAX, GRADIENT_MIN, LIVE, BIAS, DENSE = range(7)
+N_STATE = 7
 
 Masks = NDArray[np.uint16]
 """Bit l of an entry stands for lane l."""

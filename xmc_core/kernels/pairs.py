@@ -12,10 +12,12 @@ from xmc_core.kernels.chunks import (
     POST_PROCESSOR,
     U64,
     WIDEST,
+    WIDTH,
     chunk_margins,
     hash_features,
     scratch_bytes,
     scratch_in,
+    split_rows,
 )
 from xmc_core.kernels.views import float32_at, int64_at
 from xmc_core.types import Floats, Indices, Pointers
@@ -52,12 +54,15 @@ def score_slots(
     margins = float32_at(scratch.margins)
     nodes = np.empty((len(table) + 1, most), np.int64)
     path = np.empty(most, np.float32)
+    ends = np.empty(1, np.int64)
+    dense = np.empty((1, table[0, WIDTH]), np.float32)
 
     for r in range(first_row, last_row):
         begin, n = slot_pointer[r], slot_pointer[r + 1] - slot_pointer[r]
         if n == 0:
             continue
         hashed = hash_features(indices, indptr[r], indptr[r + 1], multiplier, bits)
+        split_rows(table[0].ctypes.data, indptr, indices, values, r, r + 1, ends, dense)
         for i in range(n):
             nodes[len(table), i] = slots[begin + i]
             path[i] = 1.0 if kept_as == PRODUCTS else 0.0
@@ -71,8 +76,9 @@ def score_slots(
             while i < n:
                 parent = nodes[t, i]
                 n_children = chunk_margins(
-                    vector, table[t].ctypes.data, parent, indptr[r + 1] - indptr[r],
-                    hashed.ctypes.data, values.ctypes.data + 4 * indptr[r], scratch,
+                    vector, table[t].ctypes.data, parent, ends[0] - indptr[r],
+                    hashed.ctypes.data, values.ctypes.data + 4 * indptr[r], dense.ctypes.data,
+                    scratch,
                 )  # fmt: skip
                 to_scores(
                     scratch.margins, n_children, table[t, POST_PROCESSOR], kept_as, path_weight,

@@ -8,7 +8,7 @@ from numba.extending import intrinsic
 from numba.np import arrayobj
 
 from xmc_core.kernels.lanes import LANES
-from xmc_core.kernels.vector_ir import _Array, _constant, _multiply_add, _splat
+from xmc_core.kernels.vector_ir import _Array, _constant, _four_sums, _multiply_add, _splat
 
 _BIT = ir.IntType(1)
 _INT8 = ir.IntType(8)
@@ -128,6 +128,54 @@ def expand_dot(typing_context, weights, starts, masks, values, n, out):  # type:
             add(h, sums[0])
         first, second = (b.load(total, typ=_FLOATS) for total in sums)
         out.set_row(_INT64(0), b.fadd(first, second))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def add_dots(typing_context, weights, n_rows, width, x, out):  # type: ignore[no-untyped-def]
+    """out[row] += weights[row] . x for row < n_rows; rows of `width`, a multiple of 32."""
+    signature = types.void(weights, types.int64, types.int64, x, out)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        b = builder
+        weights, x, out = (_Plain(context, b, signature.args[i], args[i]) for i in (0, 3, 4))
+        n_rows, width = args[1:3]
+        is_half = signature.args[0].dtype == types.uint16
+        stored = _HALVES if is_half else _FLOATS
+
+        def sixteen(array: Any, index: Any, vector: Any) -> Any:
+            place = b.bitcast(array.place(index), vector.as_pointer())
+            return b.load(place, typ=vector, align=2)
+
+        zero, line = _INT64(0), _INT64(LANES)
+        sums = [_alloca(b, _constant(0.0)) for _ in range(8)]
+        last = b.sub(n_rows, _INT64(1))
+        with cgutils.for_range_slice(b, zero, n_rows, _INT64(4), _INT64) as (first, _):
+            # The last four go over the end together: what is read again there is not written.
+            rows = [b.add(first, _INT64(u)) for u in range(4)]
+            begins = [
+                b.mul(b.select(b.icmp_signed("<", row, n_rows), row, last), width) for row in rows
+            ]
+            for total in sums:
+                b.store(_constant(0.0), total)
+            with cgutils.for_range_slice(b, zero, width, _INT64(2 * LANES), _INT64) as (j, _):
+                for part, at in enumerate((j, b.add(j, line))):
+                    values = sixteen(x, at, _FLOATS)
+                    for u in range(4):
+                        w = sixteen(weights, b.add(begins[u], at), stored)
+                        if is_half:
+                            w = b.fpext(w, _FLOATS)
+                        total = sums[4 * part + u]
+                        b.store(_multiply_add(b, values, w, b.load(total, typ=_FLOATS)), total)
+            four = [
+                b.fadd(b.load(sums[u], typ=_FLOATS), b.load(sums[4 + u], typ=_FLOATS))
+                for u in range(4)
+            ]
+            for row, total in zip(rows, _four_sums(b, *four), strict=True):
+                with b.if_then(b.icmp_signed("<", row, n_rows)):
+                    b.store(b.fadd(out.get(row), total), out.place(row))
         return context.get_dummy_value()
 
     return signature, codegen

@@ -97,10 +97,26 @@ def plain_expand_dot(
             mask &= mask - np.uint64(1)
 
 
+@fast_kernel
+def plain_add_dots(
+    weights: NDArray[Any],  # rows of `width`, halves (uint16) or float32
+    n_rows: int,
+    width: int,  # a multiple of 32
+    x: Floats,  # (width,)
+    out: Floats,  # (n_rows,) out[row] += weights[row] . x
+) -> None:
+    for row in range(n_rows):
+        total = np.float32(0.0)
+        for j in range(width):
+            total += weight(weights, row * width + j) * x[j]
+        out[row] += total
+
+
 half: Any = plain_half
 vector_find: Any = plain_find
 vector_at_least: Any = plain_at_least
 vector_expand_dot: Any = plain_expand_dot
+vector_add_dots: Any = plain_add_dots
 if HAVE_VECTOR_CODE:
     from xmc_core.kernels import search_ir
 
@@ -108,6 +124,7 @@ if HAVE_VECTOR_CODE:
     vector_at_least = search_ir.at_least
     if CONVERTS_HALVES:
         half = search_ir.half
+        vector_add_dots = search_ir.add_dots
     if EXPANDS:
         vector_expand_dot = search_ir.expand_dot
 
@@ -165,3 +182,13 @@ def expand_dot(
         vector_expand_dot(weights, starts, masks, values, n, out)
     else:
         plain_expand_dot(weights, starts, masks, values, n, out)
+
+
+@inline_kernel
+def add_dots(
+    vector: bool, weights: NDArray[Any], n_rows: int, width: int, x: Floats, out: Floats
+) -> None:
+    if vector:
+        vector_add_dots(weights, n_rows, width, x, out)
+    else:
+        plain_add_dots(weights, n_rows, width, x, out)

@@ -14,11 +14,12 @@ from xmc_core.kernels.coordinate_descent import (
     descend_gram,
     dual_objective,
 )
+from xmc_core.kernels.dense_rows import DenseRows, near_copy, spread
 from xmc_core.kernels.gram import gram_matrix, prefers_gram
 from xmc_core.kernels.lanes import BIAS, LANES, LIVE, N_STATE, Masks, empty_lines
 from xmc_core.kernels.local_rows import ONE, by_feature, gather_rows
 from xmc_core.kernels.selection import HIGH, LOW_BITS, largest_first
-from xmc_core.kernels.simd import above, dot
+from xmc_core.kernels.simd import above, dot, lane_axpy
 from xmc_core.types import Doubles, Flags, Floats, Indices, Pointers
 
 OBJECTIVE, EPOCHS, ROW_VISITS, NOT_CONVERGED, NO_ROWS = range(5)
@@ -31,14 +32,18 @@ AUTO, DIRECT, GRAM = range(3)
 SLIGHTLY_LESS = np.float32(0.99999)
 """So that a quotient that was rounded up loses no weight; the product decides."""
 
+SMALLEST = np.float32(1e-30)
+"""What is not 0."""
+
 WITHOUT_SIGN = np.uint64(0x7FFFFFFF)
 
 
 @kernel
 def train_parents(
-    indptr: Pointers,  # X, (n_samples + 1,)
+    indptr: Pointers,  # X but its dense part, (n_samples + 1,)
     indices: Indices,
     values: Floats,
+    dense: DenseRows,
     row_pointer: Pointers,  # (parents + 1,) rows of each parent's cluster, ascending
     rows: Indices,
     is_member: Flags,  # row seen by all children; others are there for their own children only
@@ -62,13 +67,14 @@ def train_parents(
     vector: bool,
     feature_map: Indices,  # scratch of this thread, see gather_rows
     seen: Words,
-) -> tuple[Indices, Masks, Floats, Pointers, Pointers, Floats, Doubles]:
+) -> tuple[Indices, Masks, Floats, Pointers, Pointers, Floats, Doubles, Floats]:
     # Returns, tile after tile,
     #   features, masks  (kept features,) ascending within a tile; bit l: lane l has a weight
     #   weights          (bits set,)
     #   tile_features, tile_weights   how many of each the tile has
     #   biases           (tiles, 16) added to the margin
     #   statistics       (tiles, 5)
+    #   dense_weights    (tiles, 16, n_dims), small ones too; with max_weights the largest
     n_tiles = 0
     for parent in range(first_parent, last_parent):
         n_children = child_pointer[parent + 1] - child_pointer[parent]
@@ -80,6 +86,7 @@ def train_parents(
     tile_weights = np.zeros(n_tiles, np.int64)
     biases = np.full((n_tiles, LANES), BIAS_WITHOUT_ROWS, np.float32)
     statistics = np.zeros((n_tiles, N_STATISTICS), np.float64)
+    dense_weights = np.zeros((n_tiles, LANES, dense.n_dims), np.float32)
     n_features = 0
     n_weights = 0
     out = 0
@@ -91,11 +98,12 @@ def train_parents(
         span = slice(row_pointer[parent], row_pointer[parent + 1])
         end = out + parent_tiles - first_tile
         features, masks, weights = train_parent(
-            indptr, indices, values, rows[span], is_member[span], first_child, last_child,
+            indptr, indices, values, dense, rows[span], is_member[span], first_child, last_child,
             positive_pointer, positives, positive_costs, first_tile, parent_tiles, loss,
             cost_negative, bias, tol, max_iter, threshold, max_weights, seed, method, vector,
             feature_map, seen, features, masks, weights, n_features, n_weights,
             tile_features[out:end], tile_weights[out:end], biases[out:end], statistics[out:end],
+            dense_weights[out:end],
         )  # fmt: skip
         n_features += tile_features[out:end].sum()
         n_weights += tile_weights[out:end].sum()
@@ -108,6 +116,7 @@ def train_parents(
         tile_weights,
         biases,
         statistics,
+        dense_weights,
     )
 
 
@@ -116,6 +125,7 @@ def train_parent(
     indptr: Pointers,
     indices: Indices,
     values: Floats,
+    dense: DenseRows,
     own_rows: Indices,
     members: Flags,
     first_child: int,
@@ -146,6 +156,7 @@ def train_parent(
     tile_weights: Pointers,
     biases: Floats,  # (tiles, 16) out
     statistics: Doubles,  # (tiles, 5) out
+    dense_weights: Floats,  # (tiles, 16, n_dims) zeros; out
 ) -> tuple[Indices, Masks, Floats]:
     # A function of its own so that a parent's rows are freed before the next one's are gathered.
     (
@@ -159,16 +170,22 @@ def train_parent(
         n_shared,
         single_row,
         single_value,
-    ) = gather_rows(indptr, indices, values, own_rows, feature_map, seen)
+    ) = gather_rows(indptr, indices, values, dense, own_rows, feature_map, seen)
     n = len(own_rows)
+    n_dims = dense.n_dims
     W = empty_lines(n_shared)
+    dense_W = empty_lines(n_dims if max_weights > 0 else 0)
+    # A line more than a row is long: rows of 4,096 bytes would all fall on the same cache sets.
+    width = dense.halves.shape[1] if n_dims > 0 else 0
+    V = empty_lines(width + LANES).reshape(LANES, width + LANES)
     coefficient = empty_lines(n)
     beta = empty_lines(n)
     state = empty_lines(N_STATE)
     use_gram = method == GRAM or (
-        method == AUTO and prefers_gram(n, pointer[n], last_child - first_child)
+        method == AUTO and prefers_gram(n, pointer[n], last_child - first_child, n_dims)
     )
     use_gram = use_gram and loss != LOGISTIC
+    halves, places = near_copy(dense, own_rows)
     if use_gram:
         feature_pointer, feature_rows, feature_values = by_feature(pointer, ids, data, n_shared)
         gram = gram_matrix(
@@ -179,6 +196,9 @@ def train_parent(
             feature_pointer,
             feature_rows,
             feature_values,
+            width,
+            halves,
+            places,
             own,
             bias,
             W,
@@ -220,21 +240,27 @@ def train_parent(
                 n_lanes,
                 tile_seed,
             )
+            n_visits = epochs * n
             primal_from_dual(
-                vector, feature_pointer, feature_rows, feature_values, beta, bias, W, state
-            )
+                vector, feature_pointer, feature_rows, feature_values, width, halves, places, beta,
+                bias, W, V, state,
+            )  # fmt: skip
         else:
-            epochs = descend(
+            epochs, n_visits = descend(
                 loss,
                 vector,
                 pointer,
                 ids,
                 data,
+                width,
+                halves,
+                places,
                 own,
                 square,
                 coefficient,
                 beta,
                 W,
+                V,
                 state,
                 bias,
                 tol,
@@ -242,6 +268,11 @@ def train_parent(
                 n_lanes,
                 tile_seed,
             )
+        for d in range(len(dense_W)):
+            for lane in range(LANES):
+                dense_W[d, lane] = V[lane, d]
+        if max_weights == 0:
+            dense_weights[out] = V[:, :n_dims]
 
         for lane in range(n_lanes):
             trained = False
@@ -255,13 +286,13 @@ def train_parent(
                 statistics[out, NO_ROWS] += 1
             statistics[out, NOT_CONVERGED] += state[LIVE, lane] > 0.0
         statistics[out, OBJECTIVE] = dual_objective(
-            loss, vector, coefficient, beta, own, W, state, n_lanes
+            loss, vector, coefficient, beta, own, W, V.reshape(-1, LANES), state, n_lanes
         )
         statistics[out, EPOCHS] = epochs
-        statistics[out, ROW_VISITS] = epochs * n
+        statistics[out, ROW_VISITS] = n_visits
 
-        features = grown(features, n_features, len(local_features))
-        masks = grown(masks, n_features, len(local_features))
+        features = grown(features, n_features, len(local_features) + len(dense_W))
+        masks = grown(masks, n_features, len(local_features) + len(dense_W))
         weights, found_features, found_weights = keep_weights(
             vector,
             local_features,
@@ -270,6 +301,8 @@ def train_parent(
             single_row,
             single_value,
             W,
+            dense_W,
+            dense.first,
             beta,
             threshold,
             features[n_features:],
@@ -284,6 +317,13 @@ def train_parent(
                 masks[n_features : n_features + found_features],
                 weights[n_weights : n_weights + found_weights],
             )
+            found_features, found_weights = take_dense(
+                dense.first,
+                features[n_features : n_features + found_features],
+                masks[n_features : n_features + found_features],
+                weights[n_weights : n_weights + found_weights],
+                dense_weights[out],
+            )
         tile_features[out] = found_features
         tile_weights[out] = found_weights
         n_features += found_features
@@ -294,6 +334,7 @@ def train_parent(
 @kernel
 def parent_costs(
     indptr: Pointers,
+    n_dims: int,
     row_pointer: Pointers,
     rows: Indices,
     child_pointer: Pointers,
@@ -306,10 +347,12 @@ def parent_costs(
         n = row_pointer[parent + 1] - row_pointer[parent]
         n_children = child_pointer[parent + 1] - child_pointer[parent]
         n_tiles = (n_children + LANES - 1) // LANES
-        if prefers_gram(n, n_nonzero, n_children):
-            costs[parent] = 9.0 * n_nonzero + n * (0.02 * n_nonzero + 2.1 * n * n_tiles)
+        if prefers_gram(n, n_nonzero, n_children, n_dims):
+            making = 0.02 * n_nonzero + 0.005 * n_dims * n
+            costs[parent] = 9.0 * n_nonzero + n * (making + 2.1 * n * n_tiles)
         else:
-            costs[parent] = 5.0 * n_nonzero + n_tiles * (18.0 * n_nonzero + 250.0 * n)
+            visits = 18.0 * n_nonzero + (250.0 + 3.0 * n_dims) * n
+            costs[parent] = 5.0 * n_nonzero + n_tiles * visits
 
 
 @kernel
@@ -346,9 +389,13 @@ def primal_from_dual(
     feature_pointer: Pointers,  # (n_shared + 1,) the cluster's entries by feature
     feature_rows: Indices,
     feature_values: Floats,
+    width: int,  # of the dense part
+    halves: NDArray[np.uint16],
+    places: Indices,
     beta: Floats,
     bias: np.float32,
     W: Floats,
+    V: Floats,
     state: Floats,
 ) -> None:
     # By feature, as beta fits the nearest cache and W does not.
@@ -359,6 +406,18 @@ def primal_from_dual(
     for i in range(len(beta)):
         for lane in range(LANES):
             state[BIAS, lane] += bias * beta[i, lane]
+    if width == 0:
+        return
+    x = empty_lines(width // LANES).reshape(-1)
+    V[:] = 0.0
+    for i in range(len(beta)):
+        used = np.uint64(above(vector, beta, i, SMALLEST))
+        if used != 0:
+            spread(vector, halves, places[i], width, x)
+        while used != 0:
+            lane = lowest_bit(used)
+            lane_axpy(vector, V, lane, x, beta[i, lane], width)
+            used = used & (used - ONE)
 
 
 @kernel
@@ -370,6 +429,8 @@ def keep_weights(
     single_row: Indices,
     single_value: Floats,
     W: Floats,
+    dense_W: Floats,  # (n_dims, 16)
+    first_dense: int,  # the feature that dimension 0 is; all others come before
     beta: Floats,
     threshold: np.float32,
     features: Indices,  # out, from the start; long enough
@@ -377,7 +438,7 @@ def keep_weights(
     weights: Floats,  # out, from n_weights on; grows
     n_weights: int,
 ) -> tuple[Floats, int, int]:
-    smallest = max(threshold, np.float32(1e-30))  # a weight of 0 is never kept
+    smallest = max(threshold, SMALLEST)  # a weight of 0 is never kept
     # Most weights of single features are too small for any lane: one comparison says so.
     largest = np.empty(len(beta), np.float32)
     for i in range(len(beta)):
@@ -386,7 +447,7 @@ def keep_weights(
             size = max(size, abs(beta[i, lane]))
         largest[i] = size
     # First which weights stay, so that `weights` grows once a tile, then the weights.
-    kept = np.empty(len(local_features), np.int32)
+    kept = np.empty(len(local_features) + len(dense_W), np.int32)
     n_features = 0
     n_kept = 0
     for k in range(len(local_features)):
@@ -410,6 +471,14 @@ def keep_weights(
             kept[n_features] = local
             n_features += 1
             n_kept += popcount(np.uint64(mask))
+    for d in range(len(dense_W)):
+        mask = above(vector, dense_W, d, smallest)
+        if mask != 0:
+            features[n_features] = first_dense + d
+            masks[n_features] = mask
+            kept[n_features] = -1 - d
+            n_features += 1
+            n_kept += popcount(np.uint64(mask))
 
     weights = grown(weights, n_weights, n_kept)
     end = n_weights
@@ -418,7 +487,9 @@ def keep_weights(
         rest = np.uint64(masks[k])
         while rest != 0:
             lane = lowest_bit(rest)
-            if local < n_shared:
+            if local < 0:
+                weights[end] = dense_W[-1 - local, lane]
+            elif local < n_shared:
                 weights[end] = W[local, lane]
             else:
                 weights[end] = (
@@ -471,6 +542,28 @@ def keep_largest(
             features[n_features] = features[k]
             masks[n_features] = mask
             n_features += 1
+    return n_features, n_weights
+
+
+@kernel
+def take_dense(
+    first: int,
+    features: Indices,  # of one tile, ascending
+    masks: Masks,
+    weights: Floats,
+    dense_weights: Floats,  # (16, n_dims) zeros; out
+) -> tuple[int, int]:
+    # Moves the weights of features from `first` on; returns how many features and weights stay.
+    n_features, n_weights = len(features), len(weights)
+    while n_features > 0 and features[n_features - 1] >= first:
+        n_features -= 1
+        n_weights -= popcount(np.uint64(masks[n_features]))
+        rest = np.uint64(masks[n_features])
+        w = n_weights
+        while rest != 0:
+            dense_weights[lowest_bit(rest), features[n_features] - first] = weights[w]
+            w += 1
+            rest = rest & (rest - ONE)
     return n_features, n_weights
 
 

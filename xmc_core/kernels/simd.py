@@ -13,7 +13,16 @@ import numpy as np
 from llvmlite import ir
 
 from xmc_core.kernels._compile import fast_kernel, inline_kernel
-from xmc_core.kernels.lanes import BIAS, DELTA, GRADIENT_MAX, GRADIENT_MIN, LANES, LIVE, MARGIN
+from xmc_core.kernels.lanes import (
+    BIAS,
+    DELTA,
+    DENSE,
+    GRADIENT_MAX,
+    GRADIENT_MIN,
+    LANES,
+    LIVE,
+    MARGIN,
+)
 from xmc_core.types import Floats, Indices
 
 HAVE_VECTOR_CODE = "source_etype" in inspect.signature(ir.IRBuilder.gep).parameters
@@ -79,14 +88,15 @@ def plain_squares(W: Floats, start: int, end: int, out: Floats, row: int) -> Non
 @fast_kernel
 def plain_step(
     hinge: bool,
-    state: Floats,  # (6, 16)
+    state: Floats,  # (7, 16)
     coefficient: Floats,  # (rows, 16) y/(2c), or y*c with hinge; 0: the lane does not see the row
     beta: Floats,  # (rows, 16) y * alpha
     row: int,
     square: np.float32,  # x·x + bias²
     own: np.float32,  # x·x over the features that no other row has: their weight is beta * x
     bias: np.float32,
-) -> int:
+    lanes: int,  # bit mask of those to look at
+) -> int:  # bits 0 .. 15: lanes that moved; 16 .. 31: those looked at whose beta is not 0
     # G = y w·x - 1 + D alpha, alpha <- clip(alpha - G / (x·x + D), 0, U): eq. (12)-(13) of Hsieh
     # et al., "A Dual Coordinate Descent Method for Large-scale Linear SVM", ICML 2008. Squared
     # hinge: D = 1/(2c), U = inf. Hinge: D = 0, U = c.
@@ -94,13 +104,14 @@ def plain_step(
     for lane in range(LANES):
         c = coefficient[row, lane]
         state[DELTA, lane] = 0.0
-        if c == 0.0 or state[LIVE, lane] == 0.0:
+        if c == 0.0 or state[LIVE, lane] == 0.0 or lanes >> lane & 1 == 0:
             continue
         y = np.float32(-1.0) if c < 0.0 else np.float32(1.0)
         size = c * y
         old = beta[row, lane]
         alpha = old * y
-        margin = state[MARGIN, lane] + own * old + bias * state[BIAS, lane]
+        margin = state[MARGIN, lane] + state[DENSE, lane]
+        margin += own * old + bias * state[BIAS, lane]
         gradient = y * margin - np.float32(1.0)
         curvature = square
         if not hinge:
@@ -123,6 +134,8 @@ def plain_step(
         state[BIAS, lane] += bias * delta
         if delta != 0.0:
             moved |= 1 << lane
+        if beta[row, lane] != 0.0:
+            moved |= 1 << (LANES + lane)
     return moved
 
 
@@ -135,8 +148,9 @@ def plain_squared_hinge_step(
     square: np.float32,
     own: np.float32,
     bias: np.float32,
+    lanes: int,
 ) -> int:
-    return plain_step(False, state, coefficient, beta, row, square, own, bias)
+    return plain_step(False, state, coefficient, beta, row, square, own, bias, lanes)
 
 
 @fast_kernel
@@ -148,8 +162,55 @@ def plain_hinge_step(
     square: np.float32,
     own: np.float32,
     bias: np.float32,
+    lanes: int,
 ) -> int:
-    return plain_step(True, state, coefficient, beta, row, square, own, bias)
+    return plain_step(True, state, coefficient, beta, row, square, own, bias, lanes)
+
+
+@fast_kernel
+def plain_lane_dots(
+    V: Floats,  # (16, more than n_dims) one row a lane
+    x: Floats,  # (n_dims,)
+    lanes: Indices,  # n_lanes of them, a multiple of 4; one may come twice
+    n_lanes: int,
+    n_dims: int,  # a multiple of 64
+    out: Floats,  # (any, 16): out[row, lane] = V[lane] . x for the lanes named
+    row: int,
+) -> None:
+    for k in range(n_lanes):
+        total = np.float32(0.0)
+        for j in range(n_dims):
+            total += V[lanes[k], j] * x[j]
+        out[row, lanes[k]] = total
+
+
+@fast_kernel
+def plain_lane_dot(V: Floats, x: Floats, lane: int, n_dims: int, out: Floats, row: int) -> None:
+    # out[row, lane] = V[lane] . x
+    total = np.float32(0.0)
+    for j in range(n_dims):
+        total += V[lane, j] * x[j]
+    out[row, lane] = total
+
+
+@fast_kernel
+def plain_lane_axpy(V: Floats, lane: int, x: Floats, change: np.float32, n_dims: int) -> None:
+    # V[lane] += change * x
+    for j in range(n_dims):
+        V[lane, j] += change * x[j]
+
+
+@fast_kernel
+def plain_four_by_four(
+    A: Floats, first: int, B: Floats, second: int, n_dims: int, out: Floats
+) -> None:
+    # out[4 u + v] = A[first + u] . B[second + v], u and v = 0 .. 3
+    for u in range(4):
+        for v in range(4):
+            total = np.float32(0.0)
+            for j in range(n_dims):
+                total += A[first + u, j] * B[second + v, j]
+            out[4 * u + v] = total
 
 
 vector_dot: Any = plain_dot
@@ -159,6 +220,10 @@ vector_above: Any = plain_above
 vector_squares: Any = plain_squares
 vector_squared_hinge_step: Any = plain_squared_hinge_step
 vector_hinge_step: Any = plain_hinge_step
+vector_lane_dots: Any = plain_lane_dots
+vector_lane_dot: Any = plain_lane_dot
+vector_lane_axpy: Any = plain_lane_axpy
+vector_four_by_four: Any = plain_four_by_four
 if HAVE_VECTOR_CODE:
     from xmc_core.kernels import vector_ir
 
@@ -169,6 +234,10 @@ if HAVE_VECTOR_CODE:
     vector_squares = vector_ir.squares
     vector_squared_hinge_step = vector_ir.make_step(hinge=False)
     vector_hinge_step = vector_ir.make_step(hinge=True)
+    vector_lane_dots = vector_ir.lane_dots
+    vector_lane_dot = vector_ir.lane_dot
+    vector_lane_axpy = vector_ir.lane_axpy
+    vector_four_by_four = vector_ir.four_by_four
 
 
 @inline_kernel
@@ -234,14 +303,15 @@ def step(
     square: np.float32,
     own: np.float32,
     bias: np.float32,
+    lanes: int,
 ) -> int:
     if not vector:
-        return plain_step(hinge, state, coefficient, beta, row, square, own, bias)
+        return plain_step(hinge, state, coefficient, beta, row, square, own, bias, lanes)
     moved: int
     if hinge:
-        moved = vector_hinge_step(state, coefficient, beta, row, square, own, bias)
+        moved = vector_hinge_step(state, coefficient, beta, row, square, own, bias, lanes)
     else:
-        moved = vector_squared_hinge_step(state, coefficient, beta, row, square, own, bias)
+        moved = vector_squared_hinge_step(state, coefficient, beta, row, square, own, bias, lanes)
     return moved
 
 
@@ -251,3 +321,50 @@ def squares(vector: bool, W: Floats, start: int, end: int, out: Floats, row: int
         vector_squares(W, start, end, out, row)
     else:
         plain_squares(W, start, end, out, row)
+
+
+@inline_kernel
+def lane_dots(
+    vector: bool,
+    V: Floats,
+    x: Floats,
+    lanes: Indices,
+    n_lanes: int,
+    n_dims: int,
+    out: Floats,
+    row: int,
+) -> None:
+    if vector:
+        vector_lane_dots(V, x, lanes, n_lanes, n_dims, out, row)
+    else:
+        plain_lane_dots(V, x, lanes, n_lanes, n_dims, out, row)
+
+
+@inline_kernel
+def lane_dot(
+    vector: bool, V: Floats, x: Floats, lane: int, n_dims: int, out: Floats, row: int
+) -> None:
+    if vector:
+        vector_lane_dot(V, x, lane, n_dims, out, row)
+    else:
+        plain_lane_dot(V, x, lane, n_dims, out, row)
+
+
+@inline_kernel
+def lane_axpy(
+    vector: bool, V: Floats, lane: int, x: Floats, change: np.float32, n_dims: int
+) -> None:
+    if vector:
+        vector_lane_axpy(V, lane, x, change, n_dims)
+    else:
+        plain_lane_axpy(V, lane, x, change, n_dims)
+
+
+@inline_kernel
+def four_by_four(
+    vector: bool, A: Floats, first: int, B: Floats, second: int, n_dims: int, out: Floats
+) -> None:
+    if vector:
+        vector_four_by_four(A, first, B, second, n_dims, out)
+    else:
+        plain_four_by_four(A, first, B, second, n_dims, out)

@@ -14,13 +14,25 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
-from xmc_core.kernels.lanes import BIAS, DELTA, GRADIENT_MAX, GRADIENT_MIN, LANES, LIVE, MARGIN
+from xmc_core.kernels.lanes import (
+    BIAS,
+    DELTA,
+    DENSE,
+    GRADIENT_MAX,
+    GRADIENT_MIN,
+    LANES,
+    LIVE,
+    MARGIN,
+)
 
 _UNROLL = 4
 _FLOAT = ir.FloatType()
 _INT32 = ir.IntType(32)
 _INT64 = ir.IntType(64)
 _VECTOR = ir.VectorType(_FLOAT, LANES)
+_HALVES = ir.VectorType(ir.HalfType(), LANES)
+_FLAGS = ir.VectorType(ir.IntType(1), LANES)
+_INT16 = ir.IntType(16)
 
 # numba gives its code generators no types.
 _alloca: Any = cgutils.alloca_once_value
@@ -171,13 +183,13 @@ def make_step(hinge: bool) -> Any:
     """One dual coordinate step; see `plain_step` in simd.py, which has the formulas."""
 
     @intrinsic
-    def step(typing_context, state, coefficient, beta, row, square, own, bias):  # type: ignore[no-untyped-def]
+    def step(typing_context, state, coefficient, beta, row, square, own, bias, lanes):  # type: ignore[no-untyped-def]
         f32 = types.float32
-        signature = types.int32(state, coefficient, beta, types.int64, f32, f32, f32)
+        signature = types.int64(state, coefficient, beta, types.int64, f32, f32, f32, types.int64)
 
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
             b = builder
-            state, coefficient, beta, row, square, own, bias = _unpack(
+            state, coefficient, beta, row, square, own, bias, lanes = _unpack(
                 context, builder, signature, args
             )
 
@@ -193,7 +205,8 @@ def make_step(hinge: bool) -> Any:
             y = b.select(b.fcmp_ordered("<", c, zero), _constant(-1.0), one)
             size = b.fmul(c, y)
             alpha = b.fmul(old, y)
-            margin = _multiply_add(b, bias, at(BIAS), at(MARGIN))
+            margin = b.fadd(at(MARGIN), at(DENSE))
+            margin = _multiply_add(b, bias, at(BIAS), margin)
             margin = _multiply_add(b, _splat(b, own), old, margin)
             gradient = b.fsub(b.fmul(y, margin), one)
             curvature = _splat(b, square)
@@ -207,6 +220,7 @@ def make_step(hinge: bool) -> Any:
                 projected = b.select(b.fcmp_ordered(">=", alpha, size), positive, projected)
 
             on = b.and_(b.fcmp_ordered(">", at(LIVE), zero), b.fcmp_ordered("!=", c, zero))
+            on = b.and_(on, b.bitcast(b.trunc(lanes, _INT16), _FLAGS))
             highest, lowest = at(GRADIENT_MAX), at(GRADIENT_MIN)
             higher = b.and_(on, b.fcmp_ordered(">", projected, highest))
             lower = b.and_(on, b.fcmp_ordered("<", projected, lowest))
@@ -218,12 +232,14 @@ def make_step(hinge: bool) -> Any:
             if hinge:
                 new = b.select(b.fcmp_ordered("<", new, size), new, size)
             delta = b.select(on, b.fmul(b.fsub(new, alpha), y), zero)
-            beta.set_row(row, b.fadd(old, delta))
+            changed = b.fadd(old, delta)
+            beta.set_row(row, changed)
             put(DELTA, delta)
             put(BIAS, _multiply_add(b, bias, delta, at(BIAS)))
-            moved = b.fcmp_unordered("!=", delta, zero)
-            mask = b.zext(b.bitcast(moved, ir.IntType(LANES)), _INT32)
-            return mask
+            moved = b.zext(b.bitcast(b.fcmp_unordered("!=", delta, zero), _INT16), _INT64)
+            held = b.and_(on, b.fcmp_unordered("!=", changed, zero))
+            held = b.zext(b.bitcast(held, _INT16), _INT64)
+            return b.or_(moved, b.shl(held, _INT64(LANES)))
 
         return signature, codegen
 
@@ -242,5 +258,233 @@ def squares(typing_context, W, start, end, out, row):  # type: ignore[no-untyped
             builder.store(_multiply_add(builder, w, w, builder.load(total, typ=_VECTOR)), total)
         out.set_row(row, builder.load(total, typ=_VECTOR))
         return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _shuffle(builder: Any, a: Any, b: Any, order: list[int]) -> Any:
+    mask = ir.Constant(ir.VectorType(_INT32, LANES), order)
+    return builder.shuffle_vector(a, b, mask)
+
+
+def _four_sums(builder: Any, a: Any, b: Any, c: Any, d: Any) -> list[Any]:
+    """The sums over the elements of four vectors: halves folded onto each other, two at a time."""
+
+    def fold(left: Any, right: Any, width: int) -> Any:
+        # Parts of 2 * width elements become parts of width; all of left's come first.
+        low = [i for i in range(2 * LANES) if i // width % 2 == 0]
+        return builder.fadd(
+            _shuffle(builder, left, right, low),
+            _shuffle(builder, left, right, [i + width for i in low]),
+        )
+
+    total = fold(fold(a, b, 8), fold(c, d, 8), 4)
+    for step in (2, 1):
+        turned = _shuffle(builder, total, total, [i ^ step for i in range(LANES)])
+        total = builder.fadd(total, turned)
+    return [builder.extract_element(total, _INT32(4 * u)) for u in range(4)]
+
+
+class _Matrix(_Array):
+    """A contiguous float32 matrix whose rows are as long as its second dimension says."""
+
+    def __init__(self, context: Any, builder: Any, type_: Any, value: Any) -> None:
+        super().__init__(context, builder, type_, value)
+        array = _make_array(type_)(context, builder, value)
+        self.width = builder.extract_value(array.shape, type_.ndim - 1)
+
+    def begin(self, row: Any) -> Any:
+        """Address of a row's first element."""
+        offset = self.builder.mul(row, self.width)
+        return self.builder.gep(self.data, [offset], source_etype=_FLOAT)
+
+    def sixteen(self, begin: Any, offset: Any) -> Any:
+        place = self.builder.gep(begin, [offset], source_etype=_FLOAT)
+        return self.builder.load(
+            self.builder.bitcast(place, _VECTOR.as_pointer()), typ=_VECTOR, align=4
+        )
+
+    def put_sixteen(self, begin: Any, offset: Any, vector: Any) -> None:
+        place = self.builder.gep(begin, [offset], source_etype=_FLOAT)
+        self.builder.store(vector, self.builder.bitcast(place, _VECTOR.as_pointer()), align=4)
+
+
+def _matrices(context: Any, builder: Any, signature: Any, args: Any, *which: int) -> list[Any]:
+    return [_Matrix(context, builder, signature.args[i], args[i]) for i in which]
+
+
+@intrinsic
+def lane_dots(typing_context, V, x, lanes, n_lanes, n_dims, out, row):  # type: ignore[no-untyped-def]
+    signature = types.void(V, x, lanes, types.int64, types.int64, out, types.int64)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        b = builder
+        V, x = _matrices(context, b, signature, args, 0, 1)
+        _, _, lanes, n_lanes, n_dims, out, row = _unpack(context, b, signature, args)
+        zero, line = _INT64(0), _INT64(LANES)
+        x_begin = x.begin(zero)
+        sums = [_alloca(b, _constant(0.0)) for _ in range(8)]
+        with cgutils.for_range_slice(b, zero, n_lanes, _INT64(4), _INT64) as (g, _):
+            numbers = [b.sext(lanes.get(b.add(g, _INT64(u))), _INT64) for u in range(4)]
+            begins = [V.begin(number) for number in numbers]
+            for total in sums:
+                b.store(_constant(0.0), total)
+            with cgutils.for_range_slice(b, zero, n_dims, _INT64(2 * LANES), _INT64) as (j, _):
+                for half, first in enumerate((j, b.add(j, line))):
+                    values = x.sixteen(x_begin, first)
+                    for u in range(4):
+                        total = sums[4 * half + u]
+                        old = b.load(total, typ=_VECTOR)
+                        new = _multiply_add(b, values, V.sixteen(begins[u], first), old)
+                        b.store(new, total)
+            four = [
+                b.fadd(b.load(sums[u], typ=_VECTOR), b.load(sums[4 + u], typ=_VECTOR))
+                for u in range(4)
+            ]
+            start = b.mul(row, line)
+            for number, total in zip(numbers, _four_sums(b, *four), strict=True):
+                place = b.gep(out.data, [b.add(start, number)], source_etype=_FLOAT)
+                b.store(total, place)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def lane_dot(typing_context, V, x, lane, n_dims, out, row):  # type: ignore[no-untyped-def]
+    signature = types.void(V, x, types.int64, types.int64, out, types.int64)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        b = builder
+        V, x = _matrices(context, b, signature, args, 0, 1)
+        _, _, lane, n_dims, out, row = _unpack(context, b, signature, args)
+        zero = _INT64(0)
+        V_begin, x_begin = V.begin(lane), x.begin(zero)
+        sums = [_alloca(b, _constant(0.0)) for _ in range(4)]
+        for total in sums:
+            b.store(_constant(0.0), total)
+        with cgutils.for_range_slice(b, zero, n_dims, _INT64(4 * LANES), _INT64) as (j, _):
+            for u, total in enumerate(sums):
+                at = b.add(j, _INT64(LANES * u))
+                old = b.load(total, typ=_VECTOR)
+                weights = V.sixteen(V_begin, at)
+                b.store(_multiply_add(b, x.sixteen(x_begin, at), weights, old), total)
+        a, c, d, e = _four_sums(b, *(b.load(total, typ=_VECTOR) for total in sums))
+        place = b.add(b.mul(row, _INT64(LANES)), lane)
+        total = b.fadd(b.fadd(a, c), b.fadd(d, e))
+        b.store(total, b.gep(out.data, [place], source_etype=_FLOAT))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def lane_axpy(typing_context, V, lane, x, change, n_dims):  # type: ignore[no-untyped-def]
+    signature = types.void(V, types.int64, x, types.float32, types.int64)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        b = builder
+        V, x = _matrices(context, b, signature, args, 0, 2)
+        change = _splat(b, args[3])
+        zero, line = _INT64(0), _INT64(LANES)
+        V_begin, x_begin = V.begin(args[1]), x.begin(zero)
+        with cgutils.for_range_slice(b, zero, args[4], _INT64(2 * LANES), _INT64) as (j, _):
+            for first in (j, b.add(j, line)):
+                old = V.sixteen(V_begin, first)
+                new = _multiply_add(b, change, x.sixteen(x_begin, first), old)
+                V.put_sixteen(V_begin, first, new)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def four_by_four(typing_context, A, first, B, second, n_dims, out):  # type: ignore[no-untyped-def]
+    signature = types.void(A, types.int64, B, types.int64, types.int64, out)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        b = builder
+        A, B, out = _matrices(context, b, signature, args, 0, 2, 5)
+        zero, line = _INT64(0), _INT64(LANES)
+        rows = [A.begin(b.add(args[1], _INT64(u))) for u in range(4)]
+        columns = [B.begin(b.add(args[3], _INT64(u))) for u in range(4)]
+        sums = [_alloca(b, _constant(0.0)) for _ in range(16)]
+        for total in sums:
+            b.store(_constant(0.0), total)
+        with cgutils.for_range_slice(b, zero, args[4], line, _INT64) as (j, _):
+            values = [B.sixteen(columns[u], j) for u in range(4)]
+            for u in range(4):
+                left = A.sixteen(rows[u], j)
+                for v in range(4):
+                    total = sums[4 * u + v]
+                    old = b.load(total, typ=_VECTOR)
+                    b.store(_multiply_add(b, left, values[v], old), total)
+        for u in range(4):
+            four = [b.load(total, typ=_VECTOR) for total in sums[4 * u : 4 * u + 4]]
+            for v, total in enumerate(_four_sums(b, *four)):
+                place = b.gep(out.data, [_INT64(4 * u + v)], source_etype=_FLOAT)
+                b.store(total, place)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def spread(typing_context, halves, row, n_dims, x):  # type: ignore[no-untyped-def]
+    signature = types.void(halves, types.int64, types.int64, x)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        b = builder
+        halves = _make_array(signature.args[0])(context, b, args[0])
+        width = b.extract_value(halves.shape, 1)
+        begin = b.gep(halves.data, [b.mul(args[1], width)], source_etype=_INT16)
+        (x,) = _matrices(context, b, signature, args, 3)
+        x_begin = x.begin(_INT64(0))
+        with cgutils.for_range_slice(b, _INT64(0), args[2], _INT64(LANES), _INT64) as (j, _):
+            place = b.bitcast(b.gep(begin, [j], source_etype=_INT16), _HALVES.as_pointer())
+            values = b.fpext(b.load(place, typ=_HALVES, align=2), _VECTOR)
+            x.put_sixteen(x_begin, j, values)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def narrow(typing_context, values, start, n, scale, halves, row):  # type: ignore[no-untyped-def]
+    signature = types.float32(values, types.int64, types.int64, types.float32, halves, types.int64)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        b = builder
+        values = _Array(context, b, signature.args[0], args[0])
+        halves = _make_array(signature.args[4])(context, b, args[4])
+        width = b.extract_value(halves.shape, 1)
+        begin = b.gep(halves.data, [b.mul(args[5], width)], source_etype=_INT16)
+        scale = _splat(b, args[3])
+        largest = _alloca(b, _constant(0.0))
+        zero, line = _INT64(0), _INT64(LANES)
+        middle = b.sub(args[2], b.srem(args[2], line))
+
+        def note(wide: Any) -> None:
+            size = b.select(b.fcmp_ordered("<", wide, _constant(0.0)), b.fneg(wide), wide)
+            old = b.load(largest, typ=_VECTOR)
+            b.store(b.select(b.fcmp_ordered(">", size, old), size, old), largest)
+
+        with cgutils.for_range_slice(b, zero, middle, line, _INT64) as (j, _):
+            place = b.gep(values.data, [b.add(args[1], j)], source_etype=_FLOAT)
+            wide = b.load(b.bitcast(place, _VECTOR.as_pointer()), typ=_VECTOR, align=4)
+            wide = b.fmul(wide, scale)
+            note(wide)
+            place = b.gep(begin, [j], source_etype=_INT16)
+            b.store(b.fptrunc(wide, _HALVES), b.bitcast(place, _HALVES.as_pointer()), align=2)
+        with cgutils.for_range_slice(b, middle, args[2], _INT64(1), _INT64) as (j, _):
+            wide = b.fmul(_splat(b, values.get(b.add(args[1], j))), scale)
+            note(wide)
+            first = b.extract_element(b.fptrunc(wide, _HALVES), _INT32(0))
+            b.store(b.bitcast(first, _INT16), b.gep(begin, [j], source_etype=_INT16))
+        lanes = b.load(largest, typ=_VECTOR)
+        for step in (8, 4, 2, 1):
+            turned = _shuffle(b, lanes, lanes, [i ^ step for i in range(LANES)])
+            lanes = b.select(b.fcmp_ordered(">", turned, lanes), turned, lanes)
+        return b.extract_element(lanes, _INT32(0))
 
     return signature, codegen

@@ -16,6 +16,7 @@ from scipy.sparse import csr_array
 
 from xmc_core.config import Config, config_from_mapping, per_level, to_mapping
 from xmc_core.data import Predictions
+from xmc_core.data.rows import Rows
 from xmc_core.errors import ConfigError, DataError, ShapeError, StoreError
 from xmc_core.features.label_features import label_centroids
 from xmc_core.inference.beam import Searcher, allowed_nodes, as_rows
@@ -23,7 +24,7 @@ from xmc_core.persistence import read_store, write_store
 from xmc_core.persistence.atomic import fresh_folder
 from xmc_core.rankers.negatives import active_rows
 from xmc_core.rankers.relevance import favour_rare_labels
-from xmc_core.rankers.train import Level, LevelOutcome, train_together
+from xmc_core.rankers.train import Level, LevelOutcome, checked_rows, train_together
 from xmc_core.rankers.weights import ChunkedWeights
 from xmc_core.reporting import SILENT, Reporter
 from xmc_core.tree import LabelTree
@@ -32,7 +33,7 @@ from xmc_core.tree.disentangle import disentangle_tree
 from xmc_core.types import Flags, Floats, Indices, SparseRows
 
 KIND = "xr-linear"
-LAYOUT = 2
+LAYOUT = 3
 """Of the arrays of a level; a folder with another one is refused."""
 
 
@@ -278,8 +279,9 @@ def train_xr_linear(
     if not np.all(Y.data):
         Y = Y.copy()
         Y.eliminate_zeros()
+    rows = checked_rows(X)
     if tree is not None:
-        return _train(X, Y, tree, config, given, report)
+        return _train(X, rows, Y, tree, config, given, report)
 
     if label_features is None:
         if config.tree.label_features != "pifa":
@@ -288,7 +290,7 @@ def train_xr_linear(
                 "names; give label_features= (xmc_core.features.label_features), or set it to pifa."
             )
         features = label_centroids(
-            Y, X, max_features=config.tree.max_features, n_threads=config.n_threads
+            Y, rows, max_features=config.tree.max_features, n_threads=config.n_threads
         )
     else:
         features = label_features
@@ -297,7 +299,8 @@ def train_xr_linear(
                 f"Y has {Y.shape[1]:,} labels but label_features has {features.shape[0]:,} rows."
             )
     tree = build_label_tree(features, config.tree, config.n_threads)
-    model = _train(X, Y, tree, config, given, report)
+    model = _train(X, rows, Y, tree, config, given, report)
+    del rows
     several = config.disentangle.in_rankers and config.disentangle.max_clusters > 1
     if several and tree.n_leaves > 1:
         for _ in range(config.disentangle.rounds):
@@ -323,7 +326,7 @@ def disentangled(
     if beams is None:
         beams = model.predict_leaves(X, config.disentangle.beam_size)
     tree = disentangle_tree(model.tree, Y, beams, config.disentangle)
-    return _train(X, Y, tree, config, given, report)
+    return _train(X, checked_rows(X), Y, tree, config, given, report)
 
 
 def train_levels(
@@ -332,16 +335,19 @@ def train_levels(
     tree: LabelTree,
     config: Config,
     *,
+    rows: Rows | None = None,
     given: Mapping[int, SparseRows] | None = None,
     report: Reporter = SILENT,
 ) -> list[tuple[ChunkedWeights, LevelOutcome]]:
     """Train the rankers of every level of `tree`.
 
     A level whose negatives come from the beam waits for the levels above it; all others are
-    trained side by side. Each level reports what its solver came to.
+    trained side by side. Each level reports what its solver came to. `rows` is X once more, as
+    `checked_rows` gives it, where that is there already.
     """
     if X.shape[0] != Y.shape[0]:
         raise ShapeError(f"X has {X.shape[0]:,} rows but Y has {Y.shape[0]:,}.")
+    rows = checked_rows(X) if rows is None else rows
     targets = tree.targets(favour_rare_labels(Y, config.rankers.tail))
     kinds = per_level(config.rankers.negatives, tree.depth)
     done: list[tuple[ChunkedWeights, LevelOutcome]] = []
@@ -351,7 +357,7 @@ def train_levels(
         began = time.monotonic()
         done.extend(
             train_together(
-                X,
+                rows,
                 waiting,
                 config=config.rankers,
                 n_threads=config.n_threads,
@@ -432,13 +438,14 @@ def search_nodes(
 
 def _train(
     X: SparseRows,
+    rows: Rows,
     Y: SparseRows,
     tree: LabelTree,
     config: Config,
     given: Mapping[int, SparseRows] | None,
     report: Reporter,
 ) -> XRLinear:
-    levels = train_levels(X, Y, tree, config, given=given, report=report)
+    levels = train_levels(X, Y, tree, config, rows=rows, given=given, report=report)
     return XRLinear(tree, tuple(weights for weights, _ in levels), config, X.shape[1])
 
 

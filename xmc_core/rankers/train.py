@@ -9,6 +9,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from xmc_core.config import RankersConfig, per_level
+from xmc_core.data.rows import Rows
 from xmc_core.errors import DataError, ShapeError
 from xmc_core.kernels.arguments import read_only
 from xmc_core.memory import return_freed_memory
@@ -19,15 +20,7 @@ from xmc_core.rankers.weights import SINGLE, ChunkedWeights
 from xmc_core.reporting import SILENT, Reporter, SharedProgress
 from xmc_core.solvers.outcome import LevelOutcome
 from xmc_core.solvers.scratch import ScratchPool
-from xmc_core.solvers.siblings import (
-    Clusters,
-    Job,
-    Problem,
-    Rows,
-    Tiles,
-    plan_jobs,
-    solve,
-)
+from xmc_core.solvers.siblings import Clusters, Job, Problem, Tiles, plan_jobs, solve
 from xmc_core.types import Pointers, SparseRows
 
 Value = TypeVar("Value")
@@ -90,7 +83,7 @@ def train_level(
 
 
 def train_together(
-    X: SparseRows,
+    X: SparseRows | Rows,
     levels: Sequence[Level],
     *,
     config: RankersConfig,
@@ -107,9 +100,9 @@ def train_together(
     that are kept, `half` or `single`.
     """
     n_threads = resolve_threads(n_threads)
-    rows = _rows(X)
+    rows = X if isinstance(X, Rows) else checked_rows(X)
     scratch = ScratchPool(rows.n_features)
-    plans = [_plan(X, rows, level, config, n_threads) for level in levels]
+    plans = [_plan(rows, level, config, n_threads) for level in levels]
     first, last = levels[0].number, levels[-1].number
     which = f"level {first}" if first == last else f"levels {first} to {last}"
     progress = SharedProgress(report, sum(plan.cost for plan in plans), f"% of {which}")
@@ -166,15 +159,14 @@ class _Plan:
             scratch=scratch,
             precision=precision,
         )
-        nnz = len(tiles.weights)
-        outcome = LevelOutcome.from_statistics(tiles.statistics, weights.n_children, nnz)
+        outcome = LevelOutcome.from_statistics(tiles.statistics, weights.n_children, weights.nnz)
         self.result = weights, outcome
         del tiles
         return_freed_memory()
 
 
-def _plan(X: SparseRows, rows: Rows, level: Level, config: RankersConfig, n_threads: int) -> _Plan:
-    _check(X, level)
+def _plan(rows: Rows, level: Level, config: RankersConfig, n_threads: int) -> _Plan:
+    _check(rows, level)
 
     def setting(values: tuple[Value, ...]) -> Value:
         return per_level(values, level.depth)[level.number - 1]
@@ -228,16 +220,16 @@ def gather_clusters(level: Level, cost: float, relevance: str) -> Clusters:
     )
 
 
-def _rows(X: SparseRows) -> Rows:
-    values = read_only(X.data, np.float32)
+def checked_rows(X: SparseRows) -> Rows:
+    """X as the solvers take it. Raises DataError if it holds a NaN or an infinity."""
     # One that is not finite makes the sum so; a matrix of flags would take a quarter of the values'
     # memory.
-    if not np.isfinite(values.sum(dtype=np.float64)):
+    if not np.isfinite(X.data.sum(dtype=np.float64)):
         raise DataError("X holds a NaN or an infinity; features must be finite numbers.")
-    return Rows(read_only(X.indptr, np.int64), read_only(X.indices, np.int32), values, X.shape[1])
+    return Rows.of(X)
 
 
-def _check(X: SparseRows, level: Level) -> None:
+def _check(X: Rows, level: Level) -> None:
     n_samples, n_children = level.targets.shape
     n_parents = len(level.pointer) - 1
     if n_samples != X.shape[0]:

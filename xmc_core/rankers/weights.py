@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from xmc_core.errors import ShapeError
 from xmc_core.kernels import chunks
 from xmc_core.kernels.arguments import read_only
+from xmc_core.kernels.dense_rows import DIMS_AT_ONCE, largest_size, narrow_rows
 from xmc_core.kernels.lanes import LANES
+from xmc_core.kernels.simd import HAVE_VECTOR_CODE
 from xmc_core.kernels.views import address_of
 from xmc_core.kernels.weights import count_rows, fill_entries, fill_rows, point_rows
 from xmc_core.parallel import map_threads
@@ -33,10 +35,9 @@ _ARRAYS = (
     "places",
     "values",
     "exponent",
+    "dense",
+    "dense_columns",
 )
-
-_CONVERTED = 2**22
-"""Weights that a thread turns into halves in one go."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +89,13 @@ class ChunkedWeights:
     exponent: Indices
     """(1,)"""
 
+    dense: NDArray[Any]
+    """(n_children, n_dims rounded up to a multiple of 32) weights of the dense columns, of the type
+    of `values`; none is left out."""
+
+    dense_columns: Pointers
+    """(2,) the first dense column, and how many there are."""
+
     def __post_init__(self) -> None:
         for name in _ARRAYS:
             object.__setattr__(self, name, read_only(getattr(self, name)))
@@ -108,7 +116,7 @@ class ChunkedWeights:
     @property
     def nnz(self) -> int:
         """Weights, biases left out."""
-        return len(self.values)
+        return len(self.values) + self.n_children * int(self.dense_columns[1])
 
     @property
     def nbytes(self) -> int:
@@ -129,6 +137,9 @@ class ChunkedWeights:
             "wide_remainders": self.remainders.dtype == np.uint16,
             "base_bits": base_bits(self.widest),
             "exponent": int(self.exponent[0]),
+            "first_dense": int(self.dense_columns[0]),
+            "n_dims": int(self.dense_columns[1]),
+            "width": self.dense.shape[1],
         }
         row = np.zeros(len(chunks.FIELDS), np.int64)
         for place, name in enumerate(chunks.FIELDS):
@@ -141,10 +152,7 @@ class ChunkedWeights:
     def to_dense(self) -> tuple[Floats, Floats]:
         """(n_children, n_features) weights and (n_children,) biases; for small levels only."""
         dense = np.zeros((self.n_children, self.n_features), np.float32)
-        values = np.array(self.values)
-        if self.precision == HALF:
-            values = values.view(np.float16).astype(np.float32)
-        values = np.ldexp(values, self.exponent[0])
+        values = self._floats(self.values)
         n_rows = int(self.chunk_pointer[-1])
         bits = base_bits(self.widest)
         rows = np.arange(n_rows + 1)
@@ -157,7 +165,16 @@ class ChunkedWeights:
             child = self.places.astype(np.int64)
         chunk = np.repeat(np.arange(self.n_parents), np.diff(self.chunk_pointer))
         dense[self.pointer[chunk[row_of]] + child, self.features()[row_of]] = values
+        first, n_dims = self.dense_columns
+        dense[:, first : first + n_dims] = self._floats(self.dense[:, :n_dims])
         return dense, np.array(self.biases)
+
+    def _floats(self, values: NDArray[Any]) -> Floats:
+        values = np.array(values)
+        if self.precision == HALF:
+            values = values.view(np.float16).astype(np.float32)
+        floats: Floats = np.ldexp(values, self.exponent[0])
+        return floats
 
     def features(self) -> Indices:
         """(rows,) the feature of each row, chunk after chunk."""
@@ -194,11 +211,15 @@ class ChunkedWeights:
             and len(weights.remainders) == rows + LANES
             and len(weights.row_pointer) == rows + 1
             and len(weights.row_base) == (rows >> base_bits(weights.widest)) + 1
-            and int(weights.row_base[-1]) + int(weights.row_pointer[-1]) == weights.nnz
+            and int(weights.row_base[-1]) + int(weights.row_pointer[-1]) == len(weights.values)
             and weights.row_pointer.dtype == (np.uint32 if as_masks else np.uint16)
-            and len(weights.places) == (0 if as_masks else weights.nnz)
+            and len(weights.places) == (0 if as_masks else len(weights.values))
             and weights.places.dtype == place_type(weights.widest)
             and len(weights.exponent) == 1
+            and len(weights.dense_columns) == 2
+            and weights.dense.dtype == weights.values.dtype
+            and weights.dense.shape == (weights.n_children, padded(int(weights.dense_columns[1])))
+            and int(weights.dense_columns.sum()) == n_features
         )
         if not fits:
             raise ShapeError(
@@ -275,10 +296,30 @@ class ChunkedWeights:
             row_pointer = row_pointer.astype(np.uint32)
             row_pointer[:-1] |= places.astype(np.uint32) << np.uint32(16)
             places = places[:0].copy()
-        kept, exponent = to_halves(values) if precision == HALF else (values, 0)
+        n_dims = tiles.dense.shape[2]
+        dense_values, child_rows = tiles.dense.reshape(-1), tile_of * LANES + in_tile % LANES
+        kept: NDArray[Any] = values
+        dense: NDArray[Any]
+        exponent = 0
+        if precision == HALF:
+            exponent = power_of_halves(values, dense_values)
+            kept = to_halves(values, exponent)
+            dense = np.zeros((n_children, padded(n_dims)), np.uint16)
+            narrow_rows(
+                dense_values,
+                child_rows,
+                n_dims,
+                np.float32(2.0**-exponent),
+                HAVE_VECTOR_CODE,
+                dense,
+            )
+        else:
+            dense = np.zeros((n_children, padded(n_dims)), np.float32)
+            dense[:, :n_dims] = tiles.dense[tile_of, in_tile % LANES]
         return cls(
             n_features, pointer, biases, chunk_pointer, bucket_pointer, shifts, starts,
             remainders, row_base, row_pointer, places, kept, np.array([exponent], np.int32),
+            dense, np.array([n_features - n_dims, n_dims]),
         )  # fmt: skip
 
 
@@ -303,18 +344,25 @@ def plan_buckets(n_rows: Pointers, bits: int) -> tuple[Bytes, type[np.integer[An
     return best[1:]
 
 
-def to_halves(values: Floats) -> tuple[NDArray[np.uint16], int]:
-    """Nearest 16-bit floats and the power of two that they are to be multiplied with, chosen so
-    that the largest uses the halves' range to the full: nothing overflows, and what is 2^30 times
-    smaller still counts."""
-    largest = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
-    exponent = int(np.frexp(largest)[1]) - 15 if largest > 0 else 0
-    scale = np.float32(2.0**-exponent)
-    halves = np.empty(len(values), np.float16)
-    for begin in range(0, len(values), _CONVERTED):
-        part = slice(begin, begin + _CONVERTED)
-        halves[part] = values[part] * scale  # exact: a power of two
-    return halves.view(np.uint16), exponent
+def power_of_halves(*arrays: Floats) -> int:
+    """The power of two that halves are to be multiplied with, chosen so that the largest uses their
+    range to the full: nothing overflows, and what is 2^30 times smaller still counts."""
+    largest = max(float(largest_size(array)) for array in arrays)
+    return int(np.frexp(largest)[1]) - 15 if largest > 0 else 0
+
+
+def to_halves(values: Floats, exponent: int) -> NDArray[np.uint16]:
+    """The bits of the nearest 16-bit floats to values * 2 ** -exponent."""
+    halves = np.empty(len(values), np.uint16)
+    scale = np.float32(2.0**-exponent)  # a power of two: exact
+    only = np.zeros(1, np.int64)
+    narrow_rows(values, only, len(values), scale, HAVE_VECTOR_CODE, halves.reshape(1, -1))
+    return halves
+
+
+def padded(n_dims: int) -> int:
+    """Rows of dense weights are as long as search reads them."""
+    return -(-n_dims // DIMS_AT_ONCE) * DIMS_AT_ONCE
 
 
 def place_type(widest: int) -> type[np.integer[Any]]:

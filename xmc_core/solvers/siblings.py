@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xmc_core.data.rows import Rows
 from xmc_core.kernels import simd
 from xmc_core.kernels.coordinate_descent import HINGE, LOGISTIC, SQUARED_HINGE
 from xmc_core.kernels.lanes import LANES
@@ -21,16 +22,6 @@ JOB_COST = 2e7
 JOBS_PER_THREAD = 16
 """Of a level, about. A job's weights lie in memory that grows by doubling: the larger the job, the
 more is held that nothing fills."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Rows:
-    """The rows of X in the one integer width that kernels are compiled for."""
-
-    indptr: Pointers
-    indices: Indices
-    values: Floats
-    n_features: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,6 +86,9 @@ class Tiles:
     statistics: Doubles
     """(tiles, 5)"""
 
+    dense: Floats
+    """(tiles, 16, n_dims) weights of the dense columns, none left out."""
+
     @classmethod
     def concatenate(cls, pieces: list["Tiles"]) -> "Tiles":
         """Pieces in order, as one. The list is emptied and arrays are freed as they are copied."""
@@ -122,7 +116,10 @@ def plan_jobs(clusters: Clusters, X: Rows, n_threads: int) -> list[Job]:
     """
     n_tiles = -(-np.diff(clusters.child_pointer) // LANES)
     costs = np.empty(clusters.n_parents)
-    parent_costs(X.indptr, clusters.row_pointer, clusters.rows, clusters.child_pointer, costs)
+    parent_costs(
+        X.indptr, X.dense.n_dims, clusters.row_pointer, clusters.rows,
+        clusters.child_pointer, costs,
+    )  # fmt: skip
     costs[n_tiles == 0] = 0.0
     limit = max(JOB_COST, costs.sum() / (JOBS_PER_THREAD * n_threads))
     jobs: list[Job] = []
@@ -150,10 +147,11 @@ def solve(job: Job, X: Rows, clusters: Clusters, problem: Problem, scratch: Scra
     with scratch.borrow() as (feature_map, seen):
         return Tiles(
             *train_parents(
-                X.indptr, X.indices, X.values, clusters.row_pointer, clusters.rows,
-                clusters.is_member, clusters.child_pointer, clusters.positive_pointer,
-                clusters.positives, clusters.positive_costs, job.first_parent, job.last_parent,
-                job.first_tile, job.last_tile, LOSSES[problem.loss], problem.cost_negative,
+                X.indptr, X.indices, X.values, X.dense, clusters.row_pointer,
+                clusters.rows, clusters.is_member, clusters.child_pointer,
+                clusters.positive_pointer, clusters.positives, clusters.positive_costs,
+                job.first_parent, job.last_parent, job.first_tile, job.last_tile,
+                LOSSES[problem.loss], problem.cost_negative,
                 np.float32(problem.bias), problem.tol, problem.max_iter,
                 np.float32(problem.threshold), problem.max_weights, np.uint64(problem.seed),
                 problem.method, problem.vector, feature_map, seen,

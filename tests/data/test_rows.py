@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.sparse import csr_array, hstack, random_array
+
+from xmc_core.data.rows import Rows
+from xmc_core.features.joined import join_features
+
+N, WORDS = 50, 70
+
+
+def words(seed=0):
+    X = csr_array(random_array((N, WORDS), density=0.1, rng=np.random.default_rng(seed)))
+    X = csr_array(X.astype(np.float32))
+    X.sort_indices()
+    return X
+
+
+def embeddings(n_dims, seed=1):
+    return np.random.default_rng(seed).normal(size=(N, n_dims)).astype(np.float32)
+
+
+def again(rows):
+    """The rows as one dense matrix."""
+    left = csr_array((rows.values, rows.indices, rows.indptr), (N, rows.n_features))
+    X = left.toarray()
+    n_dims = rows.dense.n_dims
+    if n_dims:
+        X[:, rows.dense.first :] += rows.dense.halves.view(np.float16)[:, :n_dims]
+    return X
+
+
+@pytest.mark.parametrize("n_dims", [32, 33, 64, 100])
+def test_an_embedding_is_kept_apart(n_dims):
+    X = join_features(words(), embeddings(n_dims), 0.5)
+    rows = Rows.of(X)
+    assert (rows.dense.first, rows.dense.n_dims) == (WORDS, n_dims)
+    assert rows.dense.halves.shape[1] % 64 == 0
+    assert not rows.dense.halves[:, n_dims:].any()
+    assert_allclose(again(rows), X.toarray(), rtol=2**-11, atol=1e-7)
+    assert_allclose(rows.dense.squares, 0.25, rtol=1e-3)
+    assert_array_equal(rows.values, words().data)
+    assert rows.shape == X.shape
+
+
+@pytest.mark.parametrize("n_dims", [0, 1, 31])
+def test_few_dimensions_stay_with_the_words(n_dims):
+    X = join_features(words(), embeddings(n_dims))
+    rows = Rows.of(X)
+    assert rows.dense.n_dims == 0
+    assert rows.values is not None
+    assert_array_equal(again(rows), X.toarray())
+
+
+def test_rows_without_an_embedding_and_entries_that_are_not_stored_are_zeros():
+    E = embeddings(40)
+    E[3], E[7, ::3], E[9, 39] = 0, 0, 0
+    X = csr_array(hstack([words(), csr_array(E)], format="csr"))
+    X.sort_indices()
+    rows = Rows.of(X)
+    assert rows.dense.n_dims == 40
+    assert_allclose(again(rows), X.toarray(), rtol=2**-11, atol=1e-6)
+    assert rows.dense.squares[3] == 0
+
+
+def test_a_matrix_that_is_dense_throughout_has_no_sparse_part():
+    rows = Rows.of(csr_array(embeddings(48)))
+    assert (rows.dense.first, rows.dense.n_dims, len(rows.values)) == (0, 48, 0)
+    assert not rows.indptr.any()
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e6])
+def test_values_that_halves_cannot_hold_stay_as_they_are(size):
+    X = csr_array(hstack([words(), csr_array(embeddings(40) * np.float32(size))], format="csr"))
+    X.sort_indices()
+    rows = Rows.of(X)
+    assert rows.dense.n_dims == 0
+    assert_array_equal(again(rows), X.toarray())
+
+
+def test_no_rows_at_all_are_fine():
+    assert Rows.of(csr_array((0, 60), dtype=np.float32)).dense.n_dims == 0

@@ -1,0 +1,180 @@
+"""Words with an embedding behind them: trained and searched like any other features."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.sparse import csr_array, hstack, random_array
+
+from tests.reference import linear as reference
+from xmc_core.config import Config
+from xmc_core.data.rows import Rows
+from xmc_core.features.joined import join_features
+from xmc_core.features.label_features import label_centroids
+from xmc_core.inference.beam import as_rows
+from xmc_core.kernels.sibling_rankers import DIRECT, GRAM
+from xmc_core.models import XRLinear, train_xr_linear
+from xmc_core.rankers.train import Level, gather_clusters
+from xmc_core.rankers.weights import ChunkedWeights
+from xmc_core.solvers.scratch import ScratchPool
+from xmc_core.solvers.siblings import Problem, Tiles, plan_jobs, solve
+from xmc_core.tree import LabelTree
+
+N, WORDS, LABELS = 70, 60, 40
+EXACT = {"rankers.tol": 1e-5, "rankers.max_iter": 20_000, "rankers.threshold": 0.0}
+TREE = LabelTree.from_leaves(np.arange(LABELS).reshape(4, 10).tolist(), branching=4)
+
+
+def joined(n_dims, seed=0):
+    """Rows of words and an embedding; some have no words, one no embedding either."""
+    rng = np.random.default_rng(seed)
+    X = csr_array(random_array((N, WORDS), density=0.1, rng=rng, dtype=np.float32))
+    X = csr_array(X.multiply((np.arange(N) % 9 > 0)[:, None]))
+    embeddings = rng.normal(size=(N, n_dims)) + 0.3
+    embeddings[9] = 0
+    # As halves are: the twin then has the very same numbers.
+    X = as_rows(join_features(as_rows(X), embeddings.astype(np.float32), 0.7))
+    X.data = X.data.astype(np.float16).astype(np.float32)
+    return X
+
+
+def labels(seed=1):
+    pattern = random_array((N, LABELS), density=0.1, rng=np.random.default_rng(seed)) != 0
+    return csr_array(pattern.astype(np.float32))
+
+
+@pytest.mark.parametrize("n_dims", [40, 64, 90])
+@pytest.mark.parametrize("loss", ["squared_hinge", "hinge", "logistic"])
+def test_every_way_to_train_agrees_with_the_reference(loss, n_dims):
+    X, targets = joined(n_dims), labels()
+    pointer = np.array([0, 3, 3, 22, LABELS], np.int64)
+    active = csr_array((np.random.default_rng(2).random((N, 4)) < 0.5).astype(np.float32))
+    expected, expected_b = reference.train_level(
+        X.toarray(), targets.toarray(), pointer, active.toarray() > 0, loss=loss
+    )
+    rows = Rows.of(X)
+    assert rows.dense.n_dims == n_dims
+    clusters = gather_clusters(Level(targets, pointer, active, 2, 2), 1.0, "none")
+    for method, vector in ((DIRECT, True), (DIRECT, False), (GRAM, True), (GRAM, False)):
+        problem = Problem(
+            loss=loss, cost_negative=1.0, bias=1.0, tol=1e-5, max_iter=20_000, threshold=0.0,
+            max_weights=0, seed=1, method=method, vector=vector,
+        )  # fmt: skip
+        scratch = ScratchPool(X.shape[1])
+        tiles = Tiles.concatenate(
+            [solve(job, rows, clusters, problem, scratch) for job in plan_jobs(clusters, rows, 1)]
+        )
+        weights = ChunkedWeights.from_tiles(
+            tiles, pointer, X.shape[1], n_threads=1, scratch=scratch
+        )
+        W, b = weights.to_dense()
+        assert_allclose(W, expected, atol=2e-3)
+        assert_allclose(b, expected_b, atol=2e-3)
+
+
+@pytest.mark.parametrize("n_dims", [0, 40, 100])
+@pytest.mark.parametrize("max_leaf_size", [10, 40])  # a mask or a byte a weight
+def test_predictions_are_those_of_the_reference(n_dims, max_leaf_size):
+    leaves = np.arange(LABELS).reshape(-1, max_leaf_size).tolist()
+    tree = LabelTree.from_leaves(leaves, branching=4)
+    config = Config().replace(**EXACT, **{"inference.weights": "single"})
+    X = joined(n_dims)
+    model = train_xr_linear(X, labels(), config, tree=tree)
+    assert [int(level.dense_columns[1]) for level in model.levels] == [n_dims] * tree.depth
+    found = model.predict(X, top_k=5, beam_size=2)
+    levels = [(level.pointer, *level.to_dense()) for level in model.levels]
+    dense = X.toarray()
+    for row in range(N):
+        expected = reference.beam_search(
+            dense[row], levels, beam_size=2, top_k=5, post_processor=["l3-hinge"] * tree.depth,
+            slot_labels=tree.slot_labels,
+        )  # fmt: skip
+        assert_allclose(found.scores[row], [score for _, score in expected], rtol=1e-4, atol=1e-6)
+        score = model.score(X[[row]], csr_array(np.ones((1, LABELS), np.float32)))
+        assert_allclose(
+            score.toarray()[0, found.labels[row]], found.scores[row], rtol=1e-5, atol=1e-7
+        )
+
+
+def test_one_row_and_many_and_dense_and_sparse_rows_are_answered_alike():
+    X = joined(50)
+    model = train_xr_linear(X, labels(), Config().replace(**EXACT), tree=TREE)
+    many = csr_array(np.tile(X.toarray(), (3, 1)))  # more than are searched one by one
+    found = model.predict(many)
+    assert_array_equal(model.predict(many.toarray()).scores, found.scores)
+    for row in range(N):
+        alone = model.predict(X[[row]])
+        assert_array_equal(alone.labels[0], found.labels[row])
+        assert_array_equal(alone.scores[0], found.scores[row])
+
+
+@pytest.mark.parametrize("negatives", [["teacher_forcing"], ["teacher_forcing", "matcher_aware"]])
+def test_threads_do_not_change_a_bit(negatives, tmp_path):
+    X, Y = joined(70), labels()
+    config = Config().replace(
+        **{"tree.max_leaf_size": 6, "tree.branching": 2, "rankers.negatives": [negatives]}
+    )
+    files = []
+    for n_threads in (1, 3):
+        model = train_xr_linear(X, Y, config.replace(n_threads=n_threads))
+        model.save(tmp_path / str(n_threads))
+        files.append({p.name: p.read_bytes() for p in (tmp_path / str(n_threads)).glob("*")
+                      if p.is_file()})  # fmt: skip
+    assert files[0] == files[1]
+
+
+def test_a_saved_model_gives_the_same_answers(tmp_path):
+    X = joined(33)
+    model = train_xr_linear(X, labels(), Config(), tree=TREE)
+    model.save(tmp_path / "model")
+    loaded = XRLinear.load(tmp_path / "model")
+    assert_array_equal(loaded.predict(X).scores, model.predict(X).scores)
+    assert loaded.nnz == model.nnz
+
+
+def test_weights_of_dimensions_are_not_pruned_but_counted_by_max_weights():
+    X, Y = joined(40), labels()
+    pruned = train_xr_linear(X, Y, Config().replace(**{"rankers.threshold": 10.0}), tree=TREE)
+    W, _ = pruned.levels[1].to_dense()
+    assert not W[:, :WORDS].any()
+    assert np.count_nonzero(W[:, WORDS:]) > 30 * LABELS
+    few = Config().replace(
+        **EXACT, **{"rankers.max_weights": [0, 7], "inference.weights": "single"}
+    )
+    model = train_xr_linear(X, Y, few, tree=TREE)
+    full = train_xr_linear(X, Y, few.replace(**{"rankers.max_weights": 0}), tree=TREE)
+    expected = reference.keep_largest(full.levels[1].to_dense()[0], 7)
+    assert_array_equal(model.levels[1].to_dense()[0], expected)
+    assert_array_equal(model.levels[0].to_dense()[0], full.levels[0].to_dense()[0])
+
+
+def test_an_embedding_takes_part_in_the_labels_features():
+    X, Y = joined(40), labels()
+    dense, targets = X.toarray().astype(np.float64), Y.toarray().astype(np.float64)
+    targets /= np.maximum(np.linalg.norm(targets, axis=1, keepdims=True), 1e-9)
+    expected = targets.T @ dense
+    expected /= np.maximum(np.linalg.norm(expected, axis=1, keepdims=True), 1e-9)
+    Z = label_centroids(Y, X)
+    assert_allclose(Z.toarray(), expected, atol=1e-5)
+    assert_array_equal(label_centroids(Y, Rows.of(X), n_threads=2).toarray(), Z.toarray())
+    strongest = label_centroids(Y, X, max_features=12).toarray()
+    for row, whole in zip(strongest, expected, strict=True):
+        kept = np.flatnonzero(row)
+        assert len(kept) <= 12
+        if len(kept) == 12:
+            assert np.abs(whole[kept]).min() >= np.delete(np.abs(whole), kept).max() - 1e-6
+            assert_allclose(row[kept], whole[kept] / np.linalg.norm(whole[kept]), atol=1e-5)
+
+
+def test_a_row_that_lacks_dimensions_is_searched_with_zeros_there():
+    X = joined(40)
+    model = train_xr_linear(X, labels(), Config(), tree=TREE)
+    holes = X.toarray()
+    holes[:, WORDS + 5] = 0
+    sparse = csr_array(holes)  # the zeros are not stored
+    explicit = csr_array(hstack([csr_array(holes[:, :WORDS]), csr_array(np.ones((N, 40)))]))
+    explicit.sort_indices()
+    explicit.data = explicit.data.astype(np.float32)
+    for row in range(N):
+        part = slice(explicit.indptr[row + 1] - 40, explicit.indptr[row + 1])
+        explicit.data[part] = holes[row, WORDS:]
+    assert_array_equal(model.predict(sparse).scores, model.predict(explicit).scores)

@@ -1,0 +1,97 @@
+"""The rows of X as kernels take them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from xmc_core.kernels.arguments import read_only
+from xmc_core.kernels.dense_rows import (
+    DIMS_AT_ONCE,
+    DenseRows,
+    count_columns,
+    fill_dense,
+    split_columns,
+)
+from xmc_core.kernels.simd import HAVE_VECTOR_CODE
+from xmc_core.types import Floats, Indices, Pointers, SparseRows
+
+FILLED = 0.8
+"""A column that so many of the rows fill is dense."""
+
+FEWEST_DIMS, MOST_DIMS = 32, 8192
+"""With fewer the dense part is not worth its while; more are not looked for."""
+
+LARGEST, LEAST = 2.0**15, 2.0**-12
+"""Halves hold the largest value of each row to eleven bits, and the others to a fraction of it, if
+that value is between these bounds; where it is not, the columns stay sparse."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """X in the one integer width that kernels are compiled for, its dense columns apart."""
+
+    indptr: Pointers
+    indices: Indices
+    values: Floats
+    dense: DenseRows
+    n_features: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.indptr) - 1, self.n_features
+
+    @classmethod
+    def of(cls, X: SparseRows) -> "Rows":
+        """The last columns of X are its dense part if there are at least 32 of them that four in
+        five rows fill. They are then held a second time as halves, a quarter of what they take in
+        X, and so are the other entries, side by side again."""
+        indptr, indices = read_only(X.indptr, np.int64), read_only(X.indices, np.int32)
+        values = read_only(X.data, np.float32)
+        first, left = _first_dense(indices, *X.shape)
+        dense = None
+        if first < X.shape[1]:
+            dense = _dense_rows(indptr, indices, values, first, X.shape[1] - first)
+        if dense is None:
+            return cls(indptr, indices, values, _none(X.shape[1]), X.shape[1])
+        left_pointer = np.empty(len(indptr), np.int64)
+        left_indices, left_values = np.empty(left, np.int32), np.empty(left, np.float32)
+        split_columns(indptr, indices, values, first, left_pointer, left_indices, left_values)
+        return cls(
+            read_only(left_pointer), read_only(left_indices), read_only(left_values), dense,
+            X.shape[1],
+        )  # fmt: skip
+
+
+def _first_dense(indices: Indices, n_samples: int, n_features: int) -> tuple[int, int]:
+    """The first of the dense columns (n_features if there are too few), and how many entries lie
+    left of it."""
+    first = max(0, n_features - MOST_DIMS)
+    counts = np.zeros(n_features - first, np.int64)
+    count_columns(indices, first, counts)
+    sparse = np.flatnonzero(counts < max(1, FILLED * n_samples))
+    if len(sparse):
+        first += int(sparse[-1]) + 1
+    if n_features - first < FEWEST_DIMS:
+        return n_features, len(indices)
+    return first, len(indices) - int(counts[-(n_features - first) :].sum())
+
+
+def _dense_rows(
+    indptr: Pointers, indices: Indices, values: Floats, first: int, n_dims: int
+) -> DenseRows | None:
+    """None if halves cannot hold the values."""
+    n_samples = len(indptr) - 1
+    width = -(-n_dims // DIMS_AT_ONCE) * DIMS_AT_ONCE
+    halves = np.zeros((n_samples, width), np.uint16)
+    squares = np.empty(n_samples, np.float32)
+    least, largest = fill_dense(
+        indptr, indices, values, first, n_dims, HAVE_VECTOR_CODE, halves, squares
+    )
+    if least < LEAST or largest >= LARGEST:
+        return None
+    return DenseRows(read_only(halves), read_only(squares), first, n_dims)
+
+
+def _none(n_features: int) -> DenseRows:
+    nothing = np.zeros((0, DIMS_AT_ONCE), np.uint16)
+    return DenseRows(read_only(nothing), read_only(np.zeros(0, np.float32)), n_features, 0)
