@@ -406,10 +406,10 @@ def primal_from_dual(
     for i in range(len(beta)):
         for lane in range(LANES):
             state[BIAS, lane] += bias * beta[i, lane]
+    V[:] = 0.0
     if width == 0:
         return
     x = empty_lines(width // LANES).reshape(-1)
-    V[:] = 0.0
     for i in range(len(beta)):
         used = np.uint64(above(vector, beta, i, SMALLEST))
         if used != 0:

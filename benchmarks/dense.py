@@ -1,0 +1,154 @@
+"""What an embedding beside the words costs the linear rankers.
+
+python benchmarks/dense.py [--sets eurlex-titles gutenberg-lcsh] [--pairs 3] [--weights 0.5 1.0]
+
+For each set and weight, tf-idf alone and [tf-idf, embedding] in turn, each in a fresh process
+pinned to one core: CPU seconds of label features, tree and training, accuracy on the test rows,
+CPU microseconds of a row predicted with the others and alone, memory and size of the model.
+Embeddings are those of all-MiniLM-L6-v2 as it comes (384 dimensions, 64 tokens), made once and kept
+beside the matrices. The results go to benchmarks/results/dense.json; the ratios are printed.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from statistics import median
+
+import numpy as np
+import sets
+from journal import RESULTS, commit, machine
+from measure import finish, latencies, measured, size_mb
+
+SETTINGS = {
+    "eurlex-titles": {
+        "rankers.cost": 3.0,
+        "rankers.cost_negative": 4.0,
+        "rankers.tail": 0.1,
+        "rankers.threshold": 0.01,
+    },
+    "gutenberg-lcsh": {},
+}
+"""Beside the preset `linear`: what `xmc tune` chooses for EUR-Lex, elsewhere nothing."""
+
+STEPS = ("features", "tree", "train")
+
+
+def embeddings(name: str, split: str) -> np.ndarray:
+    """(n_texts, 384) float32, made when missing."""
+    file = sets.prepare(name) / f"minilm-{split}.npy"
+    if not file.exists():
+        from xmc_core.config import EncoderConfig
+        from xmc_core.encoder.model import TextEncoder
+
+        config = EncoderConfig(name="all-MiniLM-L6-v2", max_length=64, precision="bf16")
+        encoder = TextEncoder.pretrained(config)
+        np.save(file, encoder.embed(sets.texts(name, split), config))
+    return np.load(file)
+
+
+def work(name: str, weight: float) -> dict:
+    """One run; weight 0 is tf-idf alone."""
+    from xmc_core import evaluate, load_config, train_xr_linear
+    from xmc_core.features.joined import join_features
+    from xmc_core.features.label_features import label_centroids
+    from xmc_core.tree import build_label_tree
+
+    folder = sets.prepare(name)
+    X, Y, X_test, Y_test = (
+        sets.load(folder, part) for part in ("X_train", "Y_train", "X_test", "Y_test")
+    )
+    if weight > 0:
+        X = join_features(X, embeddings(name, "train"), weight)
+        X_test = join_features(X_test, embeddings(name, "test"), weight)
+    config = load_config(
+        preset="linear",
+        overrides={**SETTINGS[name], "disentangle.max_clusters": 1, "n_threads": 1},
+    )
+    train_xr_linear(X[:300], Y[:300], config).predict(X_test[:100])  # loads the kernels
+
+    result: dict = {}
+    with measured(result.setdefault("features", {})):
+        Z = label_centroids(Y, X, max_features=config.tree.max_features, n_threads=1)
+    with measured(result.setdefault("tree", {})):
+        tree = build_label_tree(Z, config.tree, 1)
+    with measured(result.setdefault("train", {})):
+        model = train_xr_linear(X, Y, config, tree=tree)
+    with measured(result.setdefault("predict", {})):
+        predictions = model.predict(X_test)
+    rows = [X_test[i : i + 1] for i in range(500)]
+    result["row"] = latencies(lambda i: model.predict(rows[i]), len(rows))
+    result["us_per_row"] = result["predict"]["cpu"] / X_test.shape[0] * 1e6
+    target = folder / f"dense-{weight}-model"
+    model.save(target)
+    result["model_mb"] = size_mb(target)
+    counts = np.bincount(Y.indices, minlength=Y_test.shape[1])
+    scores = evaluate(predictions, Y_test, label_counts=counts, n_train=Y.shape[0])
+    result |= {k: scores[k] for k in ("P@1", "P@3", "P@5", "PSP@1", "PSP@5")}
+    return result
+
+
+def run(name: str, weight: float) -> dict:
+    core = str(min(os.sched_getaffinity(0)))
+    limits = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
+    done = subprocess.run(
+        ["taskset", "-c", core, sys.executable, __file__, "--worker", name, str(weight)],
+        capture_output=True, text=True, env={**os.environ, **limits}, timeout=3600, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise SystemExit(f"{name} at weight {weight} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def spread(values: list[float]) -> str:
+    return f"{median(values):.2f} ({min(values):.2f} – {max(values):.2f})"
+
+
+def show(name: str, weight: float, pairs: list[dict]) -> None:
+    alone, joined = ([pair[side] for pair in pairs] for side in ("alone", "joined"))
+    print(f"{name}, weight {weight}, {len(pairs)} pairs: median (smallest – largest)")
+    for step in (*STEPS, "all"):
+        steps = STEPS if step == "all" else (step,)
+        a, b = ([sum(one[s]["cpu"] for s in steps) for one in side] for side in (alone, joined))
+        ratios = [y / x for x, y in zip(a, b, strict=True)]
+        print(f"  {step:9} {spread(a)} CPU s alone, {spread(b)} joined, ratio {spread(ratios)}")
+    for one, side in (("alone", alone[0]), ("joined", joined[0])):
+        accuracy = " / ".join(f"{side[k]:.2f}" for k in ("P@1", "P@3", "P@5"))
+        print(
+            f"  {one:9} {accuracy}, PSP@5 {side['PSP@5']:.2f}; {side['model_mb']:.1f} MB; "
+            f"{side['us_per_row']:.0f} µs a row, alone {side['row']['p50_us']:.0f}; training grew "
+            f"by {side['train']['grown_mb']:.0f} MB"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sets", nargs="+", default=list(SETTINGS))
+    parser.add_argument("--weights", nargs="+", type=float, default=[0.5, 1.0])
+    parser.add_argument("--pairs", type=int, default=3)
+    arguments = parser.parse_args()
+    subprocess.run(
+        [sys.executable, "-c", "from xmc_core.cli import main; main(['warmup'])"], check=True
+    )
+    results = []
+    for name in arguments.sets:
+        for split in ("train", "test"):
+            embeddings(name, split)
+        for weight in arguments.weights:
+            pairs = []
+            for _ in range(arguments.pairs):
+                pairs.append({"alone": run(name, 0.0), "joined": run(name, weight)})
+                results.append({"set": name, "weight": weight, **pairs[-1], "commit": commit()})
+                text = json.dumps({"machine": machine(), "results": results}, indent=1)
+                (RESULTS / "dense.json").write_text(text + "\n")
+            show(name, weight, pairs)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--worker"]:
+        finish(work(sys.argv[2], float(sys.argv[3])))
+    else:
+        main()
