@@ -136,8 +136,8 @@ def pair_tasks(n_pairs: int) -> list[Task]:
 def ladder_tasks(names: Iterable[str], n_seeds: int) -> list[Task]:
     return [
         Task(name, 1, "ladder", seed, "xmc", rung)
-        for name in names
         for seed in range(n_seeds)
+        for name in names
         for rung in RUNGS
     ]
 
