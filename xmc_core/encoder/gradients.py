@@ -99,11 +99,12 @@ class BatchGradient:
         with training_attention(device):
             sums: list[Tensor] = []
             total = torch.zeros((), device=device)
-            # On CPU a few parts at a time, so that their gradients do not pile up.
-            for start in range(0, len(parts), CPU_PARTS):
+            # A few parts at a time, so that their gradients do not pile up.
+            at_once = CPU_PARTS if device.type == "cpu" else 1
+            for start in range(0, len(parts), at_once):
                 results = run_jobs(
                     lambda part: self.part(part, n_rows),
-                    parts[start : start + CPU_PARTS],
+                    parts[start : start + at_once],
                     device,
                     self.n_threads,
                 )
