@@ -48,12 +48,12 @@ def test_two_processes_have_the_loss_curve_of_one(tmp_path, planted, tree, confi
     two = config.replace(encoder={"devices": 2, **changes})
     paths = finished(tmp_path, planted, tree, two)
     assert_allclose(losses(paths), losses(alone), rtol=2e-4)
-    inputs, expected = Inputs(paths), Inputs(alone)
-    for name in ("embeddings_train", "embeddings_test"):
-        assert_allclose(getattr(inputs, name), getattr(expected, name), atol=2e-3)
-    encoder = TextEncoder.load(inputs.encoder)
-    again = encoder.embed(inputs.dataset.test_texts, two.encoder)
-    assert_array_equal(again, inputs.embeddings_test)
+    (encoded,), (expected,) = Inputs(paths).encoded(two), Inputs(alone).encoded(config)
+    assert_allclose(encoded.train, expected.train, atol=2e-3)
+    assert_allclose(encoded.test, expected.test, atol=2e-3)
+    encoder = TextEncoder.load(encoded.encoder)
+    again = encoder.embed(Inputs(paths).dataset.test_texts, two.encoder)
+    assert_array_equal(again, encoded.test)
     assert not paths.scratch("xr_transformer").exists()
 
 
