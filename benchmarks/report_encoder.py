@@ -9,17 +9,17 @@ from journal import METRICS
 PAIR_TEXT = """\
 all-MiniLM-L6-v2, CPU, one thread, both sides in turn: level by level over 16, 256 and all labels
 with 65, 85 and 130 steps of 32 documents at 64 tokens, learning rate 1e-4. libpecos does all else
-as it ships for EUR-Lex-4K, ours as the preset `linear` with what `xmc tune` chose on tf-idf of
-the training rows (benchmarks/encoder.py has the settings); both grow a tree of their own on the
-tf-idf rows and another one on [tf-idf, embedding]. Training is everything from matrices and texts to the
+as it ships for EUR-Lex-4K, ours as the preset `linear` with what `xmc tune` chose on tf-idf of the
+training rows (benchmarks/encoder.py has the settings); both grow a tree of their own on the tf-idf
+rows and another one on [tf-idf, embedding]. Training is everything from matrices and texts to the
 model; its parts are told as far as they can be separated, and what libpecos predicts of training
 rows counts as encoding. libpecos computes in fp32 alone; `auto` is what the processor does best.
 CPU seconds, user and system, of the whole process: median (smallest – largest) of the runs."""
 
 LADDER_TEXT = """\
 What each rung adds, preset `linear` (on eurlex-titles and python-api with tuned rankers), one
-thread; mean ± standard deviation over the seeds, which move the tree, the batches and the head. CPU seconds from matrices and texts to the model, and of
-the answers to all test rows."""
+thread; mean ± standard deviation over the seeds, which move the tree, the batches and the head.
+CPU seconds from matrices and texts to the model, and of the answers to all test rows."""
 
 LEAF_TEXT = """\
 XR-Transformer (16, then 256 clusters) beside X-Transformer (256 clusters at once), same encoder and
