@@ -14,7 +14,9 @@ training rows (benchmarks/encoder.py has the settings); both grow a tree of thei
 rows and another one on [tf-idf, embedding]. Training is everything from matrices and texts to the
 model; its parts are told as far as they can be separated, and what libpecos predicts of training
 rows counts as encoding. libpecos computes in fp32 alone; `auto` is what the processor does best.
-CPU seconds, user and system, of the whole process: median (smallest – largest) of the runs."""
+Every result in results/encoder-pair.json carries its commit: with --resume, sides may be of
+different ones, and then were not in turn. CPU seconds, user and system, of the whole process:
+median (smallest – largest) of the runs."""
 
 LADDER_TEXT = """\
 What each rung adds, preset `linear` (on eurlex-titles and python-api with tuned rankers), one
