@@ -118,7 +118,9 @@ def test_a_checkpoint_holds_what_was_put_in(tmp_path):
     latest = Scratch.open(tmp_path / "run", "a").latest()
     assert latest.facts == {"loss": 0.1 + 0.2}
     assert all(torch.equal(latest.tensors[name], tensors[name]) for name in tensors)
+    (tmp_path / "run" / "token-ids.bin").write_bytes(b"ids")
     assert Scratch.open(tmp_path / "run", "b").latest() is None
+    assert (tmp_path / "run" / "token-ids.bin").exists()
 
 
 @pytest.fixture

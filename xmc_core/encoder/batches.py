@@ -23,15 +23,7 @@ def encoding_batches(lengths: NDArray[Any], batch_tokens: int) -> list[Indices]:
     Longest first, so that memory that does not suffice shows at once. A text longer than
     `batch_tokens` gets a batch of its own.
     """
-    order = np.argsort(-lengths, kind="stable").astype(np.int32)
-    batches = []
-    start = 0
-    while start < len(order):
-        width = max(int(lengths[order[start]]), 1)
-        end = start + max(batch_tokens // width, 1)
-        batches.append(order[start:end])
-        start = end
-    return batches
+    return _cut(np.argsort(-lengths, kind="stable").astype(np.int32), lengths, batch_tokens)
 
 
 def micro_batches(
@@ -42,14 +34,19 @@ def micro_batches(
     `at_least` so many parts, of like numbers of rows, where there are as many rows. A row longer
     than `max_tokens` gets a part of its own.
     """
+    shares = np.array_split(rows, min(at_least, len(rows)))
+    return [part for share in shares for part in _cut(share, lengths, max_tokens)]
+
+
+def _cut(rows: Indices, lengths: NDArray[Any], max_tokens: int) -> list[Indices]:
+    """Rows, longest first, in parts of at most `max_tokens` tokens with padding, or of one row."""
     parts = []
-    for share in np.array_split(rows, min(at_least, len(rows))):
-        start = 0
-        while start < len(share):
-            width = max(int(lengths[share[start]]), 1)
-            end = start + max(max_tokens // width, 1)
-            parts.append(share[start:end])
-            start = end
+    start = 0
+    while start < len(rows):
+        width = max(int(lengths[rows[start]]), 1)
+        end = start + max(max_tokens // width, 1)
+        parts.append(rows[start:end])
+        start = end
     return parts
 
 

@@ -42,10 +42,12 @@ class Scratch:
 
     @classmethod
     def open(cls, folder: Path, fingerprint: str) -> "Scratch":
-        """The folder, emptied if what lies there comes from other data, settings or code."""
+        """The folder, without levels and weights that come from other data, settings or code. What
+        else lies there stays: token ids are mapped into memory by then."""
         file = folder / "fingerprint"
         if not file.exists() or file.read_text(encoding="utf-8") != fingerprint:
-            shutil.rmtree(folder, ignore_errors=True)
+            for old in (folder / "latest", *folder.glob("level-*")):
+                shutil.rmtree(old, ignore_errors=True)
             write_text(file, fingerprint)
         return cls(folder)
 

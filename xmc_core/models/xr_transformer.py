@@ -327,16 +327,15 @@ class _Run:
     def _present(self, plan: LevelPlan, rows: Indices) -> tuple[Halves, Halves]:
         """The embeddings that the level's preparation needs: of its documents, and of those held
         out; without columns where it needs none."""
-        settings = self.config.encoder
         searches = self._searches(plan)
-        none = self.encoder.n_dims if searches or settings.head_init == "linear" else 0
-        if not none:
-            return np.empty((len(rows), 0), np.float16), np.empty(
-                (len(self.held_out), 0), np.float16
-            )
-        sample = self._embed(self.tokens.take(rows))
-        held_out = self._embed(self.tokens.take(self.held_out))
-        return sample, held_out
+
+        def embedded(rows: Indices, wanted: bool) -> Halves:
+            if not wanted:
+                return np.empty((len(rows), 0), np.float16)
+            return self._embed(self.tokens.take(rows))
+
+        sample = embedded(rows, searches or self.config.encoder.head_init == "linear")
+        return sample, embedded(self.held_out, searches)
 
     def _searches(self, plan: LevelPlan) -> bool:
         """Whether the level above is searched for clusters worth distinguishing."""
