@@ -24,7 +24,7 @@ from xmc_core.errors import ConfigError
 from xmc_core.types import Json
 
 LOSSES = ("squared_hinge", "hinge", "logistic")
-NEGATIVES = ("teacher_forcing", "matcher_aware", "given")
+NEGATIVES = ("teacher_forcing", "matcher_aware", "held_out", "given")
 RELEVANCE = ("none", "l1", "l2", "max")
 LABEL_FEATURES = ("pifa", "text", "both")
 _FACTORS = ("sigmoid", "l1-hinge", "l2-hinge", "l3-hinge", "l4-hinge")
@@ -240,7 +240,13 @@ class RankersConfig:
 
     negatives: tuple[tuple[str, ...], ...] = (("teacher_forcing",),)
     """Per level, which rows a classifier sees besides its positives. teacher_forcing: rows with a
-    true label below the same parent; matcher_aware: rows whose beam reached the parent."""
+    true label below the same parent; matcher_aware: rows whose beam reached the parent; held_out:
+    rows whose beam would reach it, had they not been trained on (see `folds`)."""
+
+    folds: int = 2
+    """Parts that the training rows are cut into where it counts what a matcher makes of rows that
+    it has not seen: each part's beams come from rankers trained on the others. 1 holds nothing out:
+    beams of the rows that the rankers know."""
 
     relevance: str = "none"
     """How a positive row's cost is shared out over its labels, induced up the tree and normalised
@@ -274,6 +280,7 @@ class RankersConfig:
             f"one of {', '.join(RELEVANCE)}",
             self.relevance,
         )
+        _require(self.folds >= 1, "rankers.folds", "at least 1", self.folds)
         _require(self.tail >= 0, "rankers.tail", "0 or more", self.tail)
         _require(
             self.tail == 0 or self.relevance != "none",
@@ -290,8 +297,13 @@ class DisentangleConfig:
     max_clusters: int = 2
     """At most this many leaves name a label (λ in the paper); 1 only lets labels move."""
 
+    min_gain: int = 4
+    """A label gets another leaf if at least so many of its rows reach that one and none that it
+    has."""
+
     rounds: int = 1
-    """Train, reassign, train again: so many times."""
+    """Most rounds: find the beams, reassign. More than one end where they would not raise the
+    share of the true labels that beams of rows held out can reach."""
 
     in_rankers: bool = True
     """Whether the final rankers' tree is disentangled, too. Where the beam is wide enough to reach
@@ -301,13 +313,15 @@ class DisentangleConfig:
     beam_size: int = 10
     """Clusters per training row that the assignment counts."""
 
-    capacity: float = 0.0
-    """A leaf takes at most (1 + capacity) * max_clusters * labels / leaves; 0 sets no bound."""
+    capacity: float = 0.2
+    """A leaf takes at most (1 + capacity) * max_clusters * labels / leaves; 0 sets no bound, and
+    popular leaves swell."""
 
     def __post_init__(self) -> None:
         _require(
             self.max_clusters >= 1, "disentangle.max_clusters", "at least 1", self.max_clusters
         )
+        _require(self.min_gain >= 1, "disentangle.min_gain", "at least 1", self.min_gain)
         _require(self.rounds >= 1, "disentangle.rounds", "at least 1", self.rounds)
         _require(self.beam_size >= 1, "disentangle.beam_size", "at least 1", self.beam_size)
         _require(self.capacity >= 0, "disentangle.capacity", "0 (no bound) or more", self.capacity)

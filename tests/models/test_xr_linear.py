@@ -10,7 +10,8 @@ from tests.reference import linear as reference
 from xmc_core.config import Config
 from xmc_core.errors import ConfigError, DataError, ShapeError, StoreError
 from xmc_core.inference.reach import recall_of_beam
-from xmc_core.models.xr_linear import XRLinear, disentangled, train_levels, train_xr_linear
+from xmc_core.models.levels import train_levels
+from xmc_core.models.xr_linear import XRLinear, train_xr_linear
 from xmc_core.rankers.train import train_level
 from xmc_core.reporting import Recorder
 from xmc_core.tree import LabelTree
@@ -256,16 +257,29 @@ def test_matcher_and_rankers_trained_apart_are_the_model_trained_at_once(data):
             assert_array_equal(at_once.arrays()[name], array)
 
 
-def test_labels_in_several_leaves_are_trained_in_each(data):
+@pytest.mark.parametrize("relevance", ["none", "l1"])
+def test_a_label_in_several_leaves_is_trained_once_on_the_rows_of_all(data, relevance):
     X, Y = data
     leaves = [[*range(0, 25)], [*range(20, 40)], [5], [*range(35, 40), 0]]
     tree = LabelTree.from_leaves(leaves, branching=16, n_labels=LABELS)
-    model = train_xr_linear(X, Y, CONFIG.replace(**EXACT), tree=tree)
-    targets = Y.toarray()[:, tree.slot_labels]
-    active = np.column_stack([Y.toarray()[:, leaf].any(axis=1) for leaf in leaves])
-    W, b = reference.train_level(X.toarray().astype(float), targets, tree.pointers[1], active)
-    assert_allclose(model.levels[1].to_dense()[0], W, atol=2e-3)
-    assert_allclose(model.levels[1].to_dense()[1], b, atol=2e-3)
+    config = CONFIG.replace(**EXACT, **{"rankers.relevance": relevance})
+    model = train_xr_linear(X, Y, config, tree=tree)
+    W, b = model.levels[1].to_dense()
+    for slot, label in enumerate(tree.slot_labels):
+        first = np.flatnonzero(tree.slot_labels == label)[0]
+        assert_array_equal(W[slot], W[first])
+        assert b[slot] == b[first]
+
+    # Alone below a parent that sees the rows of all its leaves.
+    reached = np.column_stack([Y.toarray()[:, leaf].any(axis=1) for leaf in leaves])
+    active = np.column_stack(
+        [reached[:, [label in leaf for leaf in leaves]].any(axis=1) for label in range(LABELS)]
+    )
+    expected_W, expected_b = reference.train_level(
+        X.toarray().astype(float), Y.toarray(), range(LABELS + 1), active, relevance=relevance
+    )
+    assert_allclose(W, expected_W[tree.slot_labels], atol=2e-3)
+    assert_allclose(b, expected_b[tree.slot_labels], atol=2e-3)
 
 
 def test_given_rows_are_seen(data):
@@ -298,18 +312,18 @@ def test_a_single_level_is_one_against_all(data):
     assert len(set(model.predict(X[:1], top_k=LABELS).labels[0])) == LABELS
 
 
+OVERLAPPING = {
+    "disentangle.max_clusters": 2,
+    "disentangle.min_gain": 1,
+    "disentangle.beam_size": 2,
+    "disentangle.capacity": 0.5,
+}
+
+
 def test_labels_can_live_in_several_clusters(data, model):
     X, Y = data
-    overlapping = disentangled(
-        XRLinear(
-            model.tree,
-            model.levels,
-            CONFIG.replace(**{"disentangle.max_clusters": 2}),
-            model.n_features,
-        ),
-        X,
-        Y,
-    )
+    config = CONFIG.replace(**OVERLAPPING)
+    overlapping = train_xr_linear(X, Y, config)
     assert overlapping.tree.n_slots > LABELS
     found = overlapping.predict(X, top_k=LABELS, beam_size=50)
     for labels in found.labels:
@@ -319,7 +333,7 @@ def test_labels_can_live_in_several_clusters(data, model):
 
 def test_the_config_asks_for_disentangling(data):
     X, Y = data
-    config = CONFIG.replace(**{"disentangle.max_clusters": 2})
+    config = CONFIG.replace(**OVERLAPPING)
     assert train_xr_linear(X, Y, config).tree.n_slots > LABELS
     tree = train_xr_linear(X, Y, CONFIG).tree
     assert train_xr_linear(X, Y, config, tree=tree).tree is tree

@@ -10,6 +10,7 @@ TARGETS = csr_array(np.array([[2, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32))
 BEAM = csr_array(
     (np.array([0.0, 0.5], np.float32), np.array([1, 1]), np.array([0, 1, 1, 2])), shape=(3, 3)
 )  # a score may have been rounded to 0, the node was reached all the same
+HELD_OUT = csr_array(np.array([[0, 0, 0], [0, 0, 0], [0.25, 0, 0]], np.float32))
 GIVEN = csr_array(np.array([[0, 0, 7], [0, 0, 0], [0, 0, 0]], np.float32))
 
 
@@ -19,10 +20,11 @@ def test_the_first_level_sees_all_rows():
 
 def test_each_kind_and_their_union():
     def rows(*kinds):
-        return active_rows(kinds, TARGETS, BEAM, GIVEN).toarray().tolist()
+        return active_rows(kinds, TARGETS, BEAM, HELD_OUT, GIVEN).toarray().tolist()
 
     assert rows("teacher_forcing") == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
     assert rows("matcher_aware") == [[0, 1, 0], [0, 0, 0], [0, 1, 0]]
+    assert rows("held_out") == [[0, 0, 0], [0, 0, 0], [1, 0, 0]]
     assert rows("given") == [[0, 0, 1], [0, 0, 0], [0, 0, 0]]
     assert rows("given", "teacher_forcing", "matcher_aware") == [[1, 1, 1], [0, 1, 0], [0, 1, 1]]
 

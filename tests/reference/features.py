@@ -167,15 +167,33 @@ def clusters(Z: Dense, levels: int, seed: int, max_iter: int) -> list[list[int]]
 
 
 def disentangled(
-    leaves: list[list[int]], Y: Dense, beams: Dense, max_clusters: int, n_labels: int
+    leaves: list[list[int]],
+    Y: Dense,
+    beams: Dense,
+    max_clusters: int,
+    n_labels: int,
+    min_gain: int = 1,
 ) -> list[list[int]]:
-    """Each label to the leaves that its samples' beams reach most often."""
-    counts = Y.T @ beams
+    """Each label to the leaves that cover most of its samples' beams, one leaf after the other."""
     result: list[list[int]] = [[] for _ in leaves]
     for label in range(n_labels):
         home = [number for number, leaf in enumerate(leaves) if label in leaf]
-        reached = [number for number in range(len(leaves)) if counts[label, number] > 0]
-        reached.sort(key=lambda number: (-counts[label, number], number not in home, number))
-        for number in reached[:max_clusters] or home:
+        left = set(np.flatnonzero(Y[:, label]).tolist())
+        chosen: list[int] = []
+        while len(chosen) < max_clusters:
+            best, best_gain = -1, (0.0, 0.0)
+            for number in range(len(leaves)):
+                met = [sample for sample in left if beams[sample, number] > 0]
+                if len(met) < (min_gain if chosen else 1):
+                    continue
+                likes = sum(1 + 0.01 * beams[sample, number] for sample in met)
+                gain = (likes + 1e-4 * (number in home), -float(number))
+                if gain > best_gain or best < 0:
+                    best, best_gain = number, gain
+            if best < 0:
+                break
+            chosen.append(best)
+            left = {sample for sample in left if beams[sample, best] == 0}
+        for number in chosen or home[:1]:
             result[number].append(label)
     return result

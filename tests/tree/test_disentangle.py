@@ -20,6 +20,12 @@ def ones(n_rows: int, n_columns: int, density: float, seed: int):
     return csr_array((matrix != 0).astype(np.float32))
 
 
+def scored(beams, seed: int):
+    """Scores that are sums of powers of two, so that their order does not hang on rounding."""
+    rng = np.random.default_rng(seed)
+    return csr_array((rng.integers(1, 9, beams.nnz) / 8, beams.indices, beams.indptr), beams.shape)
+
+
 @pytest.fixture(scope="module")
 def tree():
     return LabelTree.from_leaves(LEAVES, branching=4)
@@ -37,30 +43,46 @@ def labels():
 
 @pytest.fixture(scope="module")
 def beams():
-    return ones(150, len(LEAVES), 0.3, 2)
+    return scored(ones(150, len(LEAVES), 0.3, 2), 5)
 
 
 def leaves_of(tree: LabelTree) -> list[list[int]]:
     return [tree.leaf_labels(leaf).tolist() for leaf in range(tree.n_leaves)]
 
 
+@pytest.mark.parametrize("min_gain", [1, 2])
 @pytest.mark.parametrize("max_clusters", [1, 2, 3, 50])
-def test_agrees_with_the_reference(tree, Y, beams, max_clusters):
-    expected = reference.disentangled(LEAVES, Y.toarray(), beams.toarray(), max_clusters, N_LABELS)
-    result = disentangle_tree(tree, Y, beams, DisentangleConfig(max_clusters=max_clusters))
-    assert leaves_of(result) == expected
+def test_agrees_with_the_reference(tree, Y, beams, max_clusters, min_gain):
+    expected = reference.disentangled(
+        LEAVES, Y.toarray(), beams.toarray(), max_clusters, N_LABELS, min_gain
+    )
+    config = DisentangleConfig(max_clusters=max_clusters, min_gain=min_gain, capacity=0.0)
+    assert leaves_of(disentangle_tree(tree, Y, beams, config)) == expected
 
 
 def test_agrees_with_the_reference_on_a_tree_that_already_overlaps(tree, Y, beams):
-    config = DisentangleConfig(max_clusters=3)
+    config = DisentangleConfig(max_clusters=3, min_gain=1, capacity=0.0)
     once = disentangle_tree(tree, Y, beams, config)
-    others = ones(150, len(LEAVES), 0.1, 3)
+    assert once.n_slots > N_LABELS
+    others = scored(ones(150, len(LEAVES), 0.1, 3), 6)
     expected = reference.disentangled(leaves_of(once), Y.toarray(), others.toarray(), 3, N_LABELS)
     assert leaves_of(disentangle_tree(once, Y, others, config)) == expected
 
 
+def test_a_second_leaf_is_for_samples_that_the_first_one_misses():
+    tree = LabelTree.from_leaves([[0], [1], [2]], branching=4)
+    Y = csr_array(np.array([[1, 0, 0]] * 5 + [[0, 1, 0], [0, 0, 1]], np.float32))
+    beams = [[1, 1, 0], [1, 1, 0], [1, 1, 0], [0, 0, 1], [0, 0, 1], [0, 1, 0], [0, 0, 1]]
+    config = DisentangleConfig(max_clusters=2, min_gain=2, capacity=0.0)
+    result = disentangle_tree(tree, Y, csr_array(np.array(beams, np.float32)), config)
+    assert leaves_of(result) == [[0], [1], [0, 2]]  # 1 meets three samples, all of them at home
+    stricter = DisentangleConfig(max_clusters=2, min_gain=3, capacity=0.0)
+    result = disentangle_tree(tree, Y, csr_array(np.array(beams, np.float32)), stricter)
+    assert leaves_of(result) == [[0], [1], [2]]
+
+
 def test_a_bound_that_is_never_reached_changes_nothing(tree, Y, beams):
-    free = disentangle_tree(tree, Y, beams, DisentangleConfig(max_clusters=2))
+    free = disentangle_tree(tree, Y, beams, DisentangleConfig(max_clusters=2, capacity=0.0))
     bounded = disentangle_tree(tree, Y, beams, DisentangleConfig(max_clusters=2, capacity=50.0))
     assert leaves_of(free) == leaves_of(bounded)
 
@@ -107,19 +129,21 @@ def test_labels_that_no_beam_meets_stay_at_home(tree, Y):
     assert leaves_of(disentangle_tree(tree, Y, nothing, bounded)) == LEAVES
 
 
-def test_equal_counts_go_home_first_then_to_the_smaller_leaf():
+def test_equal_counts_go_by_score_then_home_then_to_the_smaller_leaf():
     tree = LabelTree.from_leaves([[0], [1], [2]], branching=4)
     Y = csr_array(np.eye(3, dtype=np.float32))
     everywhere = csr_array(np.ones((3, 3), np.float32))
-    result = disentangle_tree(tree, Y, everywhere, DisentangleConfig(max_clusters=2))
-    assert leaves_of(result) == [[0, 1, 2], [0, 1], [2]]
+    config = DisentangleConfig(max_clusters=2, min_gain=1, capacity=0.0)
+    assert leaves_of(disentangle_tree(tree, Y, everywhere, config)) == [[0], [1], [2]]
+    elsewhere = csr_array(np.array([[0, 1, 1], [1, 0, 1], [0.5, 1, 0]], np.float32))
+    assert leaves_of(disentangle_tree(tree, Y, elsewhere, config)) == [[1], [0, 2], []]
 
 
 def test_a_leaf_that_no_label_wants_is_left_empty():
     tree = LabelTree.from_leaves([[0], [1]], branching=4)
     Y = csr_array(np.eye(2, dtype=np.float32))
     beams = csr_array(np.array([[1, 0], [1, 0]], np.float32))
-    result = disentangle_tree(tree, Y, beams, DisentangleConfig())
+    result = disentangle_tree(tree, Y, beams, DisentangleConfig(capacity=0.0))
     assert leaves_of(result) == [[0, 1], []]
 
 

@@ -1,83 +1,110 @@
-"""Which clusters the beams of a label's samples reach most often, and who gets a place there."""
+"""Which clusters the beams of a label's samples reach, and who gets a place there."""
 
 import numpy as np
 
 from xmc_core.kernels._compile import kernel
-from xmc_core.kernels.selection import Keys, largest_first
-from xmc_core.types import Flags, Indices, Pointers
+from xmc_core.types import Flags, Floats, Indices, Pointers
 
-COUNT_SHIFT = np.uint64(33)
-HOME_BIT = np.uint64(1) << np.uint64(32)
-LOW_BITS = np.uint64(0xFFFFFFFF)
+SCORE_SHARE = 0.01
+"""Of a sample: a beam's score, 0 to 1, is there to tell leaves of like counts apart."""
+
+HOME_SHARE = 1e-4
+"""What a leaf that names the label already has in advance."""
 
 
 @kernel
-def top_leaves_into(
+def wishes_into(
     label_pointer: Pointers,  # (n_labels + 1,) positives of l: samples[label_pointer[l] : [l + 1]]
     samples: Indices,  # rows of the beams
+    covered: Flags,  # (positives,) whose beam reaches a leaf that the label has been given
     beam_pointer: Pointers,  # (n_samples + 1,)
     beam_leaves: Indices,  # leaves that the beam of each sample reaches
+    beam_scores: Floats,
     home_pointer: Pointers,  # (n_labels + 1,)
     home_leaves: Indices,  # leaves that name each label now
     n_leaves: int,
     first: int,  # labels first : last are this call's
     last: int,
-    leaves: Indices,  # (n_labels, n_best) out: best first, -1 pads
-    counts: Indices,  # (n_labels, n_best) out
+    leaves: Indices,  # (n_labels, n_wishes) out: best first, -1 pads
+    gains: Floats,  # (n_labels, n_wishes) out: samples, and what tells equal numbers apart
+    counts: Indices,  # (n_labels, n_wishes) out: samples that the leaf would cover
 ) -> None:
-    """A label's leaves by how many of its samples reach them: one row of N = Y' M at a time.
+    """A label's leaves by how many of its samples reach them that are not covered yet.
 
-    Equal counts: a leaf that names the label already, then the smaller number.
+    Equal gains: the smaller leaf first.
     """
-    n_best = leaves.shape[1]
-    reached = np.zeros(n_leaves, np.int32)
+    n_wishes = leaves.shape[1]
+    count = np.zeros(n_leaves, np.int32)
+    score = np.zeros(n_leaves, np.float64)
     met = np.empty(n_leaves, np.int32)
-    home = np.zeros(n_leaves, np.uint8)
-    keys: Keys = np.empty(n_leaves, np.uint64)
     for label in range(first, last):
         n = 0
         for p in range(label_pointer[label], label_pointer[label + 1]):
+            if covered[p]:
+                continue
             for q in range(beam_pointer[samples[p]], beam_pointer[samples[p] + 1]):
                 leaf = beam_leaves[q]
-                if reached[leaf] == 0:
+                if count[leaf] == 0:
                     met[n] = leaf
                     n += 1
-                reached[leaf] += 1
+                count[leaf] += 1
+                score[leaf] += 1.0 + SCORE_SHARE * beam_scores[q]
         for q in range(home_pointer[label], home_pointer[label + 1]):
-            home[home_leaves[q]] = 1
-        for i in range(n):
-            key = np.uint64(reached[met[i]]) << COUNT_SHIFT | (LOW_BITS - np.uint64(met[i]))
-            keys[i] = key | HOME_BIT if home[met[i]] else key
-            reached[met[i]] = 0
-        for q in range(home_pointer[label], home_pointer[label + 1]):
-            home[home_leaves[q]] = 0
-
-        kept = min(n, n_best)
-        largest_first(keys, n, kept)
-        keys[:kept].sort()
-        for i in range(n_best):
-            leaves[label, i] = -1
+            score[home_leaves[q]] += HOME_SHARE
+        for i in range(n_wishes):
+            best = -1
+            for j in range(n):
+                leaf = met[j]
+                if count[leaf] > 0 and (
+                    best < 0
+                    or score[leaf] > score[best]
+                    or (score[leaf] == score[best] and leaf < best)
+                ):
+                    best = leaf
+            leaves[label, i] = best
+            gains[label, i] = 0.0
             counts[label, i] = 0
-            if i < kept:
-                key = keys[kept - 1 - i]
-                leaves[label, i] = np.int64(LOW_BITS - (key & LOW_BITS))
-                counts[label, i] = np.int64(key >> COUNT_SHIFT)
+            if best >= 0:
+                gains[label, i] = score[best]
+                counts[label, i] = count[best]
+                count[best] = 0
+        for j in range(n):
+            count[met[j]] = 0
+            score[met[j]] = 0.0
+        for q in range(home_pointer[label], home_pointer[label + 1]):
+            score[home_leaves[q]] = 0.0
 
 
 @kernel
-def assign_into(
+def cover_into(
+    labels: Indices,  # (n,) that have been given a leaf
+    leaves: Indices,  # (n,) which
+    label_pointer: Pointers,
+    samples: Indices,
+    beam_pointer: Pointers,
+    beam_leaves: Indices,
+    covered: Flags,  # (positives,) in and out
+) -> None:
+    for i in range(len(labels)):
+        for p in range(label_pointer[labels[i]], label_pointer[labels[i] + 1]):
+            for q in range(beam_pointer[samples[p]], beam_pointer[samples[p] + 1]):
+                if beam_leaves[q] == leaves[i]:
+                    covered[p] = True
+
+
+@kernel
+def grant_into(
     labels: Indices,  # (n,) wishes, the strongest first
     leaves: Indices,  # (n,)
-    most_leaves: int,  # of a label
     room: Pointers,  # (n_leaves,) in and out: labels that each leaf still takes
-    taken: Indices,  # (n_labels,) in and out: leaves that each label has
+    given: Flags,  # (n_labels,) in and out: whether the label has got its leaf of this turn
     granted: Flags,  # (n,) out
 ) -> None:
-    """Grant wishes in order, as long as the label may have more and the leaf has room."""
-    for i in range(labels.shape[0]):
-        granted[i] = taken[labels[i]] < most_leaves and room[leaves[i]] > 0
+    """Grant wishes in order, one a label, as long as the leaf has room."""
+    for i in range(len(labels)):
+        granted[i] = not given[labels[i]] and room[leaves[i]] > 0
         if granted[i]:
-            taken[labels[i]] += 1
+            given[labels[i]] = True
             room[leaves[i]] -= 1
 
 

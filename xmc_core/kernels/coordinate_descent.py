@@ -106,15 +106,15 @@ def descend(
     n_lanes: int,
     seed: np.uint64,
 ) -> tuple[int, int]:  # epochs, row visits; lanes with state[LIVE] > 0 have not converged
-    n = len(own)
     start(loss, coefficient, beta, state, n_lanes)
     W[:] = 0.0
     V[:] = 0.0
     x = empty_lines(width // LANES + 1).reshape(-1)
     lanes = np.zeros(LANES + 3, np.int32)
-    order = np.arange(n).astype(np.int32)
+    order = rows_with_a_lane(coefficient)
+    n = len(order)
     visits = np.empty(n, np.int32)
-    held = np.empty(n, np.uint16)  # lanes whose beta was not 0 when last looked at
+    held = np.empty(len(own), np.uint16)  # lanes whose beta was not 0 when last looked at
     begin_with(vector, loss, coefficient, held)
     awake = live_lanes(state)
     pause = 0
@@ -193,6 +193,20 @@ def descend(
             if awake == 0:
                 return epoch + 1, n_visits
     return max_iter, n_visits
+
+
+@kernel
+def rows_with_a_lane(coefficient: Floats) -> Indices:
+    # The others are there for other tiles of the cluster.
+    rows = np.empty(len(coefficient), np.int32)
+    n = 0
+    for i in range(len(coefficient)):
+        rows[n] = i
+        some = False
+        for lane in range(LANES):
+            some |= coefficient[i, lane] != 0.0
+        n += some
+    return rows[:n].copy()
 
 
 @kernel

@@ -47,6 +47,8 @@ def train_parents(
     row_pointer: Pointers,  # (parents + 1,) rows of each parent's cluster, ascending
     rows: Indices,
     is_member: Flags,  # row seen by all children; others are there for their own children only
+    extra_pointer: Pointers,  # (children + 1,) rows that a child sees besides, ascending
+    extra_rows: Indices,
     child_pointer: Pointers,  # (parents + 1,)
     positive_pointer: Pointers,  # (children + 1,) positives of each child, ascending
     positives: Indices,
@@ -98,10 +100,10 @@ def train_parents(
         span = slice(row_pointer[parent], row_pointer[parent + 1])
         end = out + parent_tiles - first_tile
         features, masks, weights = train_parent(
-            indptr, indices, values, dense, rows[span], is_member[span], first_child, last_child,
-            positive_pointer, positives, positive_costs, first_tile, parent_tiles, loss,
-            cost_negative, bias, tol, max_iter, threshold, max_weights, seed, method, vector,
-            feature_map, seen, features, masks, weights, n_features, n_weights,
+            indptr, indices, values, dense, rows[span], is_member[span], extra_pointer, extra_rows,
+            first_child, last_child, positive_pointer, positives, positive_costs, first_tile,
+            parent_tiles, loss, cost_negative, bias, tol, max_iter, threshold, max_weights, seed,
+            method, vector, feature_map, seen, features, masks, weights, n_features, n_weights,
             tile_features[out:end], tile_weights[out:end], biases[out:end], statistics[out:end],
             dense_weights[out:end],
         )  # fmt: skip
@@ -128,6 +130,8 @@ def train_parent(
     dense: DenseRows,
     own_rows: Indices,
     members: Flags,
+    extra_pointer: Pointers,
+    extra_rows: Indices,
     first_child: int,
     last_child: int,
     positive_pointer: Pointers,
@@ -218,6 +222,8 @@ def train_parent(
             cost_negative,
             own_rows,
             members,
+            extra_pointer,
+            extra_rows,
             positive_pointer,
             positives,
             positive_costs,
@@ -361,6 +367,8 @@ def set_coefficients(
     cost_negative: float,
     rows: Indices,
     members: Flags,
+    extra_pointer: Pointers,
+    extra_rows: Indices,
     positive_pointer: Pointers,
     positives: Indices,
     positive_costs: Floats,
@@ -368,14 +376,18 @@ def set_coefficients(
     n_lanes: int,
     coefficient: Floats,  # (n, 16) out
 ) -> None:
-    negative = -0.5 / cost_negative if loss == SQUARED_HINGE else -cost_negative
+    negative = np.float32(-0.5 / cost_negative if loss == SQUARED_HINGE else -cost_negative)
     for i in range(len(rows)):
-        value = np.float32(negative) if members[i] else np.float32(0.0)
+        value = negative if members[i] else np.float32(0.0)
         for lane in range(n_lanes):
             coefficient[i, lane] = value
         for lane in range(n_lanes, LANES):
             coefficient[i, lane] = 0.0
     for lane in range(n_lanes):
+        i = 0
+        for p in range(extra_pointer[child + lane], extra_pointer[child + lane + 1]):
+            i += np.searchsorted(rows[i:], extra_rows[p])
+            coefficient[i, lane] = negative
         i = 0
         for p in range(positive_pointer[child + lane], positive_pointer[child + lane + 1]):
             i += np.searchsorted(rows[i:], positives[p])

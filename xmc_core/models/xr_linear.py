@@ -5,7 +5,6 @@ JMLR 2022. Labels in several clusters: Liu, Chang, Yu, Hsieh and Dhillon, "Label
 Partition-based Extreme Multilabel Classification", NeurIPS 2021.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,22 +13,21 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
-from xmc_core.config import Config, config_from_mapping, per_level, to_mapping
+from xmc_core.config import Config, config_from_mapping, to_mapping
 from xmc_core.data import Predictions
 from xmc_core.data.rows import Rows
 from xmc_core.errors import ConfigError, DataError, ShapeError, StoreError
 from xmc_core.features.label_features import label_centroids
 from xmc_core.inference.beam import Searcher, allowed_nodes, as_rows
+from xmc_core.models.clusters import find_clusters
+from xmc_core.models.levels import search_nodes, train_levels
 from xmc_core.persistence import read_store, write_store
 from xmc_core.persistence.atomic import fresh_folder
-from xmc_core.rankers.negatives import active_rows
-from xmc_core.rankers.relevance import favour_rare_labels
-from xmc_core.rankers.train import Level, LevelOutcome, checked_rows, train_together
+from xmc_core.rankers.train import checked_rows
 from xmc_core.rankers.weights import ChunkedWeights
 from xmc_core.reporting import SILENT, Reporter
 from xmc_core.tree import LabelTree
 from xmc_core.tree.build import build_label_tree
-from xmc_core.tree.disentangle import disentangle_tree
 from xmc_core.types import Flags, Floats, Indices, SparseRows
 
 KIND = "xr-linear"
@@ -240,6 +238,7 @@ def train_xr_linear(
     tree: LabelTree | None = None,
     label_features: SparseRows | None = None,
     given: Mapping[int, SparseRows] | None = None,
+    beams: SparseRows | None = None,
     report: Reporter = SILENT,
 ) -> XRLinear:
     """Train XR-Linear.
@@ -252,13 +251,16 @@ def train_xr_linear(
     tree
         The tree to train on, as it is. Without one, it is grown on `label_features` and, if
         `disentangle.max_clusters` is above 1 and `disentangle.in_rankers` holds, labels are given
-        their clusters anew after training, `disentangle.rounds` times.
+        their clusters anew before training (xmc_core.models.clusters).
     label_features : (n_labels, any)
         What to grow the tree on, such as xmc_core.features.label_features.label_features; by
         default the centroid of each label's rows.
     given
         By level number, (n_samples, nodes of the level above): rows that the classifiers of that
         level shall see, where `rankers.negatives` says `given`.
+    beams : (n_samples, n_leaves)
+        Clusters of rows held out (xmc_core.models.levels.held_out_beams), where they are known for
+        `tree` already and `rankers.negatives` says `held_out`.
 
     Raises
     ------
@@ -281,7 +283,7 @@ def train_xr_linear(
         Y.eliminate_zeros()
     rows = checked_rows(X)
     if tree is not None:
-        return _train(X, rows, Y, tree, config, given, report)
+        return _train(X, rows, Y, tree, config, given, beams, report)
 
     if label_features is None:
         if config.tree.label_features != "pifa":
@@ -299,141 +301,11 @@ def train_xr_linear(
                 f"Y has {Y.shape[1]:,} labels but label_features has {features.shape[0]:,} rows."
             )
     tree = build_label_tree(features, config.tree, config.n_threads)
-    model = _train(X, rows, Y, tree, config, given, report)
-    del rows
     several = config.disentangle.in_rankers and config.disentangle.max_clusters > 1
     if several and tree.n_leaves > 1:
-        for _ in range(config.disentangle.rounds):
-            model = disentangled(model, X, Y, report=report, given=given)
-    return model
-
-
-def disentangled(
-    model: XRLinear,
-    X: SparseRows,
-    Y: SparseRows,
-    *,
-    beams: SparseRows | None = None,
-    given: Mapping[int, SparseRows] | None = None,
-    report: Reporter = SILENT,
-) -> XRLinear:
-    """One round: put labels where the model looks for their rows, and train on the new tree.
-
-    `beams` are the model's clusters of the training rows, (n_samples, n_leaves), where they are
-    known already.
-    """
-    config = model.config
-    if beams is None:
-        beams = model.predict_leaves(X, config.disentangle.beam_size)
-    tree = disentangle_tree(model.tree, Y, beams, config.disentangle)
-    return _train(X, checked_rows(X), Y, tree, config, given, report)
-
-
-def train_levels(
-    X: SparseRows,
-    Y: SparseRows,
-    tree: LabelTree,
-    config: Config,
-    *,
-    rows: Rows | None = None,
-    given: Mapping[int, SparseRows] | None = None,
-    report: Reporter = SILENT,
-) -> list[tuple[ChunkedWeights, LevelOutcome]]:
-    """Train the rankers of every level of `tree`.
-
-    A level whose negatives come from the beam waits for the levels above it; all others are
-    trained side by side. Each level reports what its solver came to. `rows` is X once more, as
-    `checked_rows` gives it, where that is there already.
-    """
-    if X.shape[0] != Y.shape[0]:
-        raise ShapeError(f"X has {X.shape[0]:,} rows but Y has {Y.shape[0]:,}.")
-    rows = checked_rows(X) if rows is None else rows
-    targets = tree.targets(favour_rare_labels(Y, config.rankers.tail))
-    kinds = per_level(config.rankers.negatives, tree.depth)
-    done: list[tuple[ChunkedWeights, LevelOutcome]] = []
-    waiting: list[Level] = []
-
-    def train_waiting() -> None:
-        began = time.monotonic()
-        done.extend(
-            train_together(
-                rows,
-                waiting,
-                config=config.rankers,
-                n_threads=config.n_threads,
-                precision=config.inference.weights,
-                report=report,
-            )
-        )
-        for level, (weights, outcome) in zip(
-            waiting, done[len(done) - len(waiting) :], strict=True
-        ):
-            report.message(
-                f"level {level.number} of {level.depth}: {weights.n_children:,} classifiers, "
-                f"{outcome.nnz:,} weights, objective {outcome.objective:,.1f}, "
-                f"{outcome.epochs} epochs, {outcome.not_converged:,} not converged"
-            )
-            report.metrics(
-                **{
-                    f"level_{level.number}_objective": outcome.objective,
-                    f"level_{level.number}_epochs": outcome.epochs,
-                    f"level_{level.number}_not_converged": outcome.not_converged,
-                }
-            )
-        report.message(f"trained in {time.monotonic() - began:.1f} s")
-        waiting.clear()
-
-    for number in range(1, tree.depth + 1):
-        beam = None
-        if number > 1 and "matcher_aware" in kinds[number - 1]:
-            if waiting:
-                train_waiting()
-            report.message(f"searching level {number - 1} for the negatives of level {number}")
-            beam = search_nodes(
-                X,
-                [weights for weights, _ in done],
-                tree.depth,
-                config,
-                beam_size=config.inference.beam_size,
-                n_threads=config.n_threads,
-            )
-        active = active_rows(
-            kinds[number - 1],
-            targets[number - 2] if number > 1 else None,
-            beam,
-            (given or {}).get(number),
-        )
-        waiting.append(
-            Level(targets[number - 1], tree.pointers[number - 1], active, number, tree.depth)
-        )
-    train_waiting()
-    return done
-
-
-def search_nodes(
-    X: SparseRows | Floats,
-    levels: Sequence[ChunkedWeights],
-    depth: int,
-    config: Config,
-    *,
-    beam_size: int,
-    n_threads: int,
-    allowed: Sequence[Flags] | None = None,
-) -> SparseRows:
-    """(n_samples, nodes) scores of the nodes that the beam keeps at the last of `levels`, the
-    upper ones of a tree of `depth` levels."""
-    n_nodes = levels[-1].n_children
-    searcher = Searcher(
-        levels,
-        post_processor=per_level(config.inference.post_processor, depth)[: len(levels)],
-        slot_labels=None,
-        n_labels=n_nodes,
-        allowed=allowed,
-    )
-    predictions = searcher.search(
-        X, beam_size=beam_size, top_k=min(beam_size, n_nodes), n_threads=n_threads
-    )
-    return predictions.to_csr(n_nodes)
+        found = find_clusters(X, Y, tree, config, report=report)
+        tree, beams = found.tree, found.beams
+    return _train(X, rows, Y, tree, config, given, beams, report)
 
 
 def _train(
@@ -443,9 +315,10 @@ def _train(
     tree: LabelTree,
     config: Config,
     given: Mapping[int, SparseRows] | None,
+    beams: SparseRows | None,
     report: Reporter,
 ) -> XRLinear:
-    levels = train_levels(X, Y, tree, config, rows=rows, given=given, report=report)
+    levels = train_levels(X, Y, tree, config, rows=rows, given=given, beams=beams, report=report)
     return XRLinear(tree, tuple(weights for weights, _ in levels), config, X.shape[1])
 
 

@@ -31,7 +31,7 @@ from xmc_core.encoder.validation import Validation
 from xmc_core.errors import ConfigError, ShapeError
 from xmc_core.features.joined import join_features
 from xmc_core.inference.beam import as_rows
-from xmc_core.models.xr_linear import search_nodes
+from xmc_core.models.levels import search_nodes
 from xmc_core.persistence import read_store, write_store
 from xmc_core.persistence.atomic import fresh_folder
 from xmc_core.rankers.negatives import active_rows

@@ -16,12 +16,13 @@ from xmc_core.memory import return_freed_memory
 from xmc_core.parallel import map_threads, resolve_threads
 from xmc_core.rankers.negatives import pattern
 from xmc_core.rankers.relevance import normalise_rows
+from xmc_core.rankers.shared_labels import TrainedOnce, trained_once
 from xmc_core.rankers.weights import SINGLE, ChunkedWeights
 from xmc_core.reporting import SILENT, Reporter, SharedProgress
 from xmc_core.solvers.outcome import LevelOutcome
 from xmc_core.solvers.scratch import ScratchPool
 from xmc_core.solvers.siblings import Clusters, Job, Problem, Tiles, plan_jobs, solve
-from xmc_core.types import Pointers, SparseRows
+from xmc_core.types import Indices, Pointers, SparseRows
 
 Value = TypeVar("Value")
 
@@ -37,6 +38,9 @@ class Level:
     active: SparseRows | None
     number: int
     depth: int
+    slot_labels: Indices | None = None
+    """(children,) where children are slots that may name a label several times: then it is trained
+    once, on the rows of all its clusters, and each slot gets the same weights."""
 
 
 def train_level(
@@ -134,8 +138,16 @@ def train_together(
 class _Plan:
     """The jobs of a level, what they have left so far, and what came of it."""
 
-    def __init__(self, level: Level, clusters: Clusters, problem: Problem, jobs: list[Job]) -> None:
+    def __init__(
+        self,
+        level: Level,
+        shared: TrainedOnce | None,
+        clusters: Clusters,
+        problem: Problem,
+        jobs: list[Job],
+    ) -> None:
         self.level = level
+        self.shared = shared
         self.clusters = clusters
         self.problem = problem
         self.jobs = jobs
@@ -151,6 +163,9 @@ class _Plan:
         pieces = [self.pieces.pop(number) for number in range(len(self.jobs))]
         tiles = Tiles.concatenate(pieces)
         return_freed_memory()
+        n_trained = self.clusters.n_children
+        if self.shared is not None:
+            tiles = self.shared.copied(tiles, self.level.pointer, scratch)
         weights = ChunkedWeights.from_tiles(
             tiles,
             self.level.pointer,
@@ -159,7 +174,7 @@ class _Plan:
             scratch=scratch,
             precision=precision,
         )
-        outcome = LevelOutcome.from_statistics(tiles.statistics, weights.n_children, weights.nnz)
+        outcome = LevelOutcome.from_statistics(tiles.statistics, n_trained, weights.nnz)
         self.result = weights, outcome
         del tiles
         return_freed_memory()
@@ -171,7 +186,13 @@ def _plan(rows: Rows, level: Level, config: RankersConfig, n_threads: int) -> _P
     def setting(values: tuple[Value, ...]) -> Value:
         return per_level(values, level.depth)[level.number - 1]
 
-    clusters = gather_clusters(level, setting(config.cost), config.relevance)
+    shared = trained_once(level)
+    if shared is None:
+        clusters = gather_clusters(level, setting(config.cost), config.relevance)
+    else:
+        clusters = gather_clusters(
+            shared.level, setting(config.cost), config.relevance, shared.extra
+        )
     problem = Problem(
         loss=setting(config.loss),
         cost_negative=setting(config.cost_negative),
@@ -182,11 +203,16 @@ def _plan(rows: Rows, level: Level, config: RankersConfig, n_threads: int) -> _P
         max_weights=setting(config.max_weights),
         seed=level.number,
     )
-    return _Plan(level, clusters, problem, plan_jobs(clusters, rows, n_threads))
+    return _Plan(level, shared, clusters, problem, plan_jobs(clusters, rows, n_threads))
 
 
-def gather_clusters(level: Level, cost: float, relevance: str) -> Clusters:
-    """Rows and positives of every parent of a level."""
+def gather_clusters(
+    level: Level, cost: float, relevance: str, extra: SparseRows | None = None
+) -> Clusters:
+    """Rows and positives of every parent of a level.
+
+    `extra`, (n_samples, children), are rows that a child sees although its parent does not.
+    """
     targets = csr_array(level.targets)
     if not np.all(targets.data):
         targets = targets.copy()
@@ -199,20 +225,31 @@ def gather_clusters(level: Level, cost: float, relevance: str) -> Clusters:
         rows = np.tile(np.arange(n_samples, dtype=np.int32), n_parents)
         is_member = np.ones(len(rows), np.bool_)
     else:
-        # Entries are 2 where a row is active, 1 where it is only some child's positive, 3 for both.
+        # Entries are 4 or more where a row is active, less where it is there for some children.
         of_child = np.repeat(np.arange(n_parents, dtype=np.int32), np.diff(level.pointer))
-        parts = (targets.data, of_child[targets.indices], targets.indptr)
-        positives = csr_array(
-            parts, (n_samples, n_parents), copy=True
-        )  # the next line works in place
-        positives.sum_duplicates()
-        seen = (2 * pattern(level.active) + pattern(positives)).tocsc()
+
+        def by_parent(matrix: SparseRows) -> SparseRows:
+            parts = (matrix.data, of_child[matrix.indices], matrix.indptr)
+            parents = csr_array(parts, (n_samples, n_parents), copy=True)
+            parents.sum_duplicates()  # in place
+            return pattern(parents)
+
+        seen = 4 * pattern(level.active) + by_parent(targets)
+        if extra is not None:
+            seen = seen + by_parent(extra)
+        seen = seen.tocsc()
         row_pointer, rows = seen.indptr, seen.indices
-        is_member = seen.data > 1.5
+        is_member = seen.data >= 4
+    extra_pointer, extra_rows = np.zeros(targets.shape[1] + 1, np.int64), np.empty(0, np.int32)
+    if extra is not None:
+        extra_by_child = extra.tocsc()
+        extra_pointer, extra_rows = extra_by_child.indptr, extra_by_child.indices
     return Clusters(
         row_pointer=read_only(row_pointer, np.int64),
         rows=read_only(rows, np.int32),
         is_member=read_only(is_member),
+        extra_pointer=read_only(extra_pointer, np.int64),
+        extra_rows=read_only(extra_rows, np.int32),
         child_pointer=read_only(level.pointer, np.int64),
         positive_pointer=read_only(by_child.indptr, np.int64),
         positives=read_only(by_child.indices, np.int32),

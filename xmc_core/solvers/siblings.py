@@ -37,6 +37,13 @@ class Clusters:
     is_member: Flags
     """Seen by all children of the parent; the others only by the children they are positives of."""
 
+    extra_pointer: Pointers
+    """(children + 1,)"""
+
+    extra_rows: Indices
+    """Rows that a child sees although its siblings need not, ascending: of the other clusters that
+    its label lives in. Each is among the parent's rows."""
+
     child_pointer: Pointers
     """(parents + 1,)"""
 
@@ -51,6 +58,10 @@ class Clusters:
     @property
     def n_parents(self) -> int:
         return len(self.child_pointer) - 1
+
+    @property
+    def n_children(self) -> int:
+        return int(self.child_pointer[-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +159,9 @@ def solve(job: Job, X: Rows, clusters: Clusters, problem: Problem, scratch: Scra
         return Tiles(
             *train_parents(
                 X.indptr, X.indices, X.values, X.dense, clusters.row_pointer,
-                clusters.rows, clusters.is_member, clusters.child_pointer,
-                clusters.positive_pointer, clusters.positives, clusters.positive_costs,
+                clusters.rows, clusters.is_member, clusters.extra_pointer, clusters.extra_rows,
+                clusters.child_pointer, clusters.positive_pointer, clusters.positives,
+                clusters.positive_costs,
                 job.first_parent, job.last_parent, job.first_tile, job.last_tile,
                 LOSSES[problem.loss], problem.cost_negative,
                 np.float32(problem.bias), problem.tol, problem.max_iter,

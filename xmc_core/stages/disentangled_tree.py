@@ -5,24 +5,20 @@ from pathlib import Path
 import numpy as np
 
 from xmc_core.config import Config
-from xmc_core.inference.reach import recall_of_beam
-from xmc_core.models.xr_linear import XRLinear, disentangled
+from xmc_core.models.clusters import find_clusters
+from xmc_core.models.xr_linear import train_xr_linear
 from xmc_core.persistence import write_store
 from xmc_core.reporting import Reporter
 from xmc_core.stages.inputs import Inputs
 
 
 def run(inputs: Inputs, config: Config, out: Path, report: Reporter) -> None:
-    """Reassign the labels and train again, `disentangle.rounds` times."""
+    """Reassign the labels, in up to `disentangle.rounds` rounds, and train on the new tree."""
     X, Y = inputs.X_train, inputs.Y_train
-    matcher = inputs.matcher
-    model = XRLinear(matcher.tree, matcher.levels, config, matcher.n_features)
-    beams = inputs.beams
-    for _ in range(config.disentangle.rounds):
-        model = disentangled(model, X, Y, beams=beams, report=report)
-        beams = model.predict_leaves(X, config.disentangle.beam_size)
+    found = find_clusters(X, Y, inputs.initial_tree, config, beams=inputs.beams, report=report)
+    tree = found.tree
+    model = train_xr_linear(X, Y, config, tree=tree, beams=found.beams, report=report)
 
-    tree = model.tree
     tree.save(out / "tree")
     model.save(out / "model")
     model.predict(inputs.X_test).save(out / "predictions")
@@ -32,7 +28,7 @@ def run(inputs: Inputs, config: Config, out: Path, report: Reporter) -> None:
         "labels_in_several_clusters": int((clusters > 1).sum()),
         "largest_leaf": int(np.diff(tree.pointers[-1]).max(initial=0)),
         "nnz": model.nnz,
-        "recall_of_beam": recall_of_beam(tree, Y, beams),
+        "rounds": len(found.recalls) - 1 if config.disentangle.rounds > 1 else 1,
     }
     write_store(out, "disentangled-tree", facts=facts)
     report.metrics(**facts)

@@ -1,20 +1,21 @@
 """Let a label live in the clusters where the matcher looks for it."""
 
+from dataclasses import dataclass
+
 import numpy as np
-from scipy.sparse import csr_array
 
 from xmc_core.config import DisentangleConfig
 from xmc_core.errors import ShapeError
 from xmc_core.kernels.arguments import read_only
-from xmc_core.kernels.assignment import assign_into, place_nearby_into, top_leaves_into
+from xmc_core.kernels.assignment import cover_into, grant_into, place_nearby_into, wishes_into
 from xmc_core.parallel import map_threads, row_blocks
 from xmc_core.tree.label_tree import LabelTree
-from xmc_core.types import Indices, SparseRows
+from xmc_core.types import Flags, Floats, Indices, Pointers, SparseRows
 
 BLOCK_LABELS = 1024
 
 WISHES = 8
-"""With a capacity, a label bids for up to 8 * max_clusters leaves before it is sent home."""
+"""With a capacity, a label bids for up to 8 leaves in each turn."""
 
 
 def disentangle_tree(
@@ -24,25 +25,29 @@ def disentangle_tree(
     config: DisentangleConfig,
     n_threads: int = -1,
 ) -> LabelTree:
-    """Reassign each label to the leaves that the beams of its training samples reach most often.
+    """Reassign each label to the leaves where the beams of its training samples can find it.
 
     A label whose samples look alike lives in one cluster; one with several meanings, whose samples
-    the matcher sends to different clusters, is named in up to max_clusters of them. Leaves are
-    chosen by N = Y' M, where M has a one for each leaf in a sample's beam. N is never held: a row
-    of it is made and reduced to its best entries, a label at a time. Equal counts go to a leaf that
-    names the label already, then to the smaller number. A label that no beam meets stays at home.
+    the matcher sends to different clusters, is named in up to max_clusters of them. Of the paper's
+    objective, the number of true labels that lie in a cluster of their sample's beam, this is the
+    greedy maximum: a label goes where most of its samples' beams go, then where most of those go
+    that the first leaf misses, as long as these are at least min_gain. The paper counts samples
+    anew for every leaf, covered or not: its second clusters are three times as many and reach fewer
+    labels. Equal numbers go to the leaf with the higher scores. A label that no beam meets stays at
+    home.
 
     With a capacity, a leaf takes at most ceil((1 + capacity) * max_clusters * labels / leaves)
-    labels. Wishes (label, leaf) are granted by falling count; a label that finds all its leaves
-    full keeps its old one or gets the nearest with room.
+    labels. In each turn wishes (label, leaf) are granted by falling gain; a label whose first turn
+    finds all its leaves full keeps its old one or gets the nearest with room.
 
     Parameters
     ----------
     tree : LabelTree
         A partition, or the result of an earlier round.
     Y : (n_samples, n_labels)
-    beams : (n_samples, n_leaves)
-        Whatever is stored counts as reached; values are not looked at.
+    beams : (n_samples, n_leaves), scores between 0 and 1
+        Whatever is stored counts as reached. They should come from a matcher that has not seen the
+        sample: one that has finds nearly everything at home.
 
     Returns
     -------
@@ -61,73 +66,93 @@ def disentangle_tree(
     Classification", NeurIPS 2021, section 3.
     """
     _check(tree, Y, beams)
-    n_best = config.max_clusters * (WISHES if config.capacity > 0 else 1)
-    home = tree.label_leaves()
-    leaves, counts = _top_leaves(Y, beams, home, min(n_best, tree.n_leaves), n_threads)
-
+    choice = _Choice(tree, Y, beams, n_threads)
+    most = tree.n_labels
     if config.capacity > 0:
-        labels, slots = _assign_with_room(leaves, counts, home, config)
-    else:
-        best = np.nonzero(leaves >= 0)
-        unmet = np.flatnonzero(leaves[:, 0] < 0)
-        stay = csr_array(home[unmet])
-        labels = np.concatenate([best[0], np.repeat(unmet, np.diff(stay.indptr))]).astype(np.int32)
-        slots = np.concatenate([leaves[best], stay.indices])
+        share = (1 + config.capacity) * config.max_clusters * tree.n_labels / tree.n_leaves
+        most = int(np.ceil(share))
+    room = np.full(tree.n_leaves, most, np.int64)
+    n_wishes = min(WISHES if config.capacity > 0 else 1, tree.n_leaves)
 
-    order = np.lexsort((labels, slots))
+    labels, leaves = choice.grant(n_wishes, 1, room)
+    lost = np.setdiff1d(np.arange(tree.n_labels, dtype=np.int32), labels)
+    placed = np.empty(len(lost), np.int32)
+    place_nearby_into(choice.homes(lost), room, placed)
+    choice.cover(lost, placed)
+    slots = [(labels, leaves), (lost, placed)]
+    for _ in range(config.max_clusters - 1):
+        slots.append(choice.grant(n_wishes, config.min_gain, room))
+
+    slot_labels, slot_leaves = (np.concatenate(parts) for parts in zip(*slots, strict=True))
+    order = np.lexsort((slot_labels, slot_leaves))
     pointer = np.zeros(tree.n_leaves + 1, np.int64)
-    np.cumsum(np.bincount(slots, minlength=tree.n_leaves), out=pointer[1:])
-    return LabelTree((*tree.pointers[:-1], pointer), labels[order], tree.n_labels)
+    np.cumsum(np.bincount(slot_leaves, minlength=tree.n_leaves), out=pointer[1:])
+    return LabelTree((*tree.pointers[:-1], pointer), slot_labels[order], tree.n_labels)
 
 
-def _top_leaves(
-    Y: SparseRows, beams: SparseRows, home: SparseRows, n_best: int, n_threads: int
-) -> tuple[Indices, Indices]:
-    """(n_labels, n_best) leaves of each label, best first, -1 pads; and their counts."""
-    n_labels = Y.shape[1]
-    by_label = Y.tocsc()
-    label_pointer = read_only(by_label.indptr, np.int64)
-    samples = read_only(by_label.indices, np.int32)
-    beam_pointer = read_only(beams.indptr, np.int64)
-    beam_leaves = read_only(beams.indices, np.int32)
-    home_pointer = read_only(home.indptr, np.int64)
-    home_leaves = read_only(home.indices, np.int32)
-    leaves = np.empty((n_labels, n_best), np.int32)
-    counts = np.empty((n_labels, n_best), np.int32)
+@dataclass(slots=True, eq=False)
+class _Choice:
+    """Who wants which leaf, given what has been granted so far."""
 
-    def count(block: tuple[int, int]) -> None:
-        top_leaves_into(
-            label_pointer, samples, beam_pointer, beam_leaves, home_pointer, home_leaves,
-            beams.shape[1], *block, leaves, counts,
+    label_pointer: Pointers
+    samples: Indices
+    covered: Flags
+    beam_pointer: Pointers
+    beam_leaves: Indices
+    beam_scores: Floats
+    home_pointer: Pointers
+    home_leaves: Indices
+    n_leaves: int
+    n_threads: int
+
+    def __init__(self, tree: LabelTree, Y: SparseRows, beams: SparseRows, n_threads: int) -> None:
+        by_label = Y.tocsc()
+        self.label_pointer = read_only(by_label.indptr, np.int64)
+        self.samples = read_only(by_label.indices, np.int32)
+        self.covered = np.zeros(len(self.samples), np.bool_)
+        self.beam_pointer = read_only(beams.indptr, np.int64)
+        self.beam_leaves = read_only(beams.indices, np.int32)
+        self.beam_scores = read_only(beams.data, np.float32)
+        home = tree.label_leaves()
+        self.home_pointer = read_only(home.indptr, np.int64)
+        self.home_leaves = read_only(home.indices, np.int32)
+        self.n_leaves, self.n_threads = tree.n_leaves, n_threads
+
+    def homes(self, labels: Indices) -> Indices:
+        """The first leaf of each label."""
+        first: Indices = self.home_leaves[self.home_pointer[labels]]
+        return first
+
+    def grant(self, n_wishes: int, min_gain: int, room: Pointers) -> tuple[Indices, Indices]:
+        """One more leaf for each label that has something to gain: labels and leaves."""
+        n_labels = len(self.label_pointer) - 1
+        leaves = np.empty((n_labels, n_wishes), np.int32)
+        gains = np.empty((n_labels, n_wishes), np.float32)
+        counts = np.empty((n_labels, n_wishes), np.int32)
+
+        def wish(block: tuple[int, int]) -> None:
+            wishes_into(
+                self.label_pointer, self.samples, self.covered, self.beam_pointer,
+                self.beam_leaves, self.beam_scores, self.home_pointer, self.home_leaves,
+                self.n_leaves, *block, leaves, gains, counts,
+            )  # fmt: skip
+
+        map_threads(wish, row_blocks(n_labels, BLOCK_LABELS), self.n_threads)
+        wishes = np.nonzero(counts >= min_gain)
+        # A stable sort keeps equal gains in the order of the labels, and a label's own preferences.
+        order = np.argsort(-gains[wishes], kind="stable")
+        labels, wished = wishes[0][order].astype(np.int32), leaves[wishes][order]
+        granted = np.empty(len(labels), np.bool_)
+        grant_into(labels, wished, room, np.zeros(n_labels, np.bool_), granted)
+        labels, wished = labels[granted], wished[granted]
+        self.cover(labels, wished)
+        return labels, wished
+
+    def cover(self, labels: Indices, leaves: Indices) -> None:
+        cover_into(
+            labels, leaves, self.label_pointer, self.samples, self.beam_pointer,
+            self.beam_leaves, self.covered,
         )  # fmt: skip
-
-    map_threads(count, row_blocks(n_labels, BLOCK_LABELS), n_threads)
-    return leaves, counts
-
-
-def _assign_with_room(
-    leaves: Indices, counts: Indices, home: SparseRows, config: DisentangleConfig
-) -> tuple[Indices, Indices]:
-    """Labels and leaves of the slots, no leaf over its capacity."""
-    n_labels, n_leaves = home.shape
-    share = (1 + config.capacity) * config.max_clusters * n_labels / n_leaves
-    room = np.full(n_leaves, int(np.ceil(share)), np.int64)
-    taken = np.zeros(n_labels, np.int32)
-
-    wishes = np.nonzero(leaves >= 0)
-    # A stable sort keeps equal counts in the order of the labels, and a label's own preferences.
-    order = np.argsort(-counts[wishes], kind="stable")
-    labels = wishes[0][order].astype(np.int32)
-    wished = leaves[wishes][order]
-    granted = np.empty(len(labels), np.bool_)
-    assign_into(labels, wished, config.max_clusters, room, taken, granted)
-
-    left_over = np.flatnonzero(taken == 0).astype(np.int32)
-    old = home.indices[home.indptr[left_over]].astype(np.int32)
-    placed = np.empty(len(left_over), np.int32)
-    place_nearby_into(old, room, placed)
-    slots = np.concatenate([wished[granted], placed])
-    return np.concatenate([labels[granted], left_over]), slots
 
 
 def _check(tree: LabelTree, Y: SparseRows, beams: SparseRows) -> None:
