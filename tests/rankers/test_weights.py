@@ -65,6 +65,7 @@ def chunked(W, biases, pointer, precision="single", n_threads=1):
     [
         ([0, 16, 30], 0.0, np.uint16),  # masks
         ([0, 16, 30], 0.3, np.uint16),
+        ([0, 20, 20, 52], 0.0, np.uint16),  # masks, two chunks a parent
         ([0, 20, 90, 90, 100], 0.0, np.uint8),  # numbers of children
         ([0, 290, 300], 0.1, np.uint16),  # wider than a byte can say
     ],
@@ -78,14 +79,20 @@ def test_every_layout_knows_its_weights(pointer, threshold, places):
     assert_array_equal(b, weights.biases)
     assert np.abs(W[W != 0]).min() >= threshold
     features = weights.features()
-    for c in range(weights.n_parents):
+    width = 16 if places == np.uint16 and weights.widest < 256 else weights.widest
+    cuts = [
+        (first, min(first + width, end))
+        for begin, end in pairwise(pointer)
+        for first in range(begin, max(end, begin + (width > 16)), width)
+    ]
+    assert weights.n_chunks == len(cuts)
+    for c, (begin, end) in enumerate(cuts):
         rows = slice(weights.chunk_pointer[c], weights.chunk_pointer[c + 1])
-        used = np.flatnonzero(W[pointer[c] : pointer[c + 1]].any(axis=0))
-        assert_array_equal(np.sort(features[rows]), used)
+        assert_array_equal(np.sort(features[rows]), np.flatnonzero(W[begin:end].any(axis=0)))
 
 
 @pytest.mark.parametrize("n_features", [1, 2, 300, 70_000])
-@pytest.mark.parametrize("widest", [3, 16, 40, 300])
+@pytest.mark.parametrize("widest", [3, 16, 40, 70, 300])
 def test_weights_come_back_as_they_were_put_in(n_features, widest):
     rng = np.random.default_rng(7)
     pointer = np.array([0, widest, widest, widest + 2])
@@ -162,7 +169,7 @@ def test_weights_cannot_be_written():
 
 def test_arrays_that_do_not_fit_together_are_refused():
     for name in ("values", "places", "remainders", "row_pointer", "starts", "biases"):
-        parts = level([0, 20, 30], 0.1).arrays()
+        parts = level([0, 60, 90], 0.1).arrays()
         parts[name] = parts[name][:-1]
         with pytest.raises(ShapeError, match="do not fit together"):
             ChunkedWeights.from_arrays(parts, D)

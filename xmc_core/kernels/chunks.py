@@ -1,8 +1,9 @@
 """Margins of a node's children for one row: what every kind of search spends its time on.
 
-The weights of a node's children (a chunk) lie by feature, in two forms. Up to 16 children: a mask
-says which of them have a weight, and the weights follow one another (`MASKS`). More: each weight
-has the child's number beside it (`BYTES`, `SHORTS`, `INTS`, after that number's width).
+The weights of a node's children lie by feature, in two forms. In chunks of up to 16 children, one
+or a few a node: a mask says which of them have a weight, and the weights follow one another
+(`MASKS`). In one chunk a node, whatever its size: each weight has the child's number beside it
+(`BYTES`, `SHORTS`, `INTS`, after that number's width).
 
 A chunk's features are found by quotienting (Cleary, "Compact Hash Tables Using Bidirectional
 Linear Probing", IEEE Trans. Computers 1984): a feature is multiplied modulo a power of two; the
@@ -36,7 +37,7 @@ from xmc_core.types import Bytes, Floats, Indices, Pointers
 
 FIELDS = (
     "parents", "widest", "form", "single", "wide_remainders", "base_bits", "exponent",
-    "post_processor", "pointer", "biases", "chunk_pointer", "bucket_pointer", "shifts", "starts",
+    "post_processor", "pointer", "biases", "parent_chunks", "chunk_pointer", "bucket_pointer", "shifts", "starts",
     "remainders", "row_base", "row_pointer", "places", "values", "allowed", "first_dense",
     "n_dims", "width", "dense",
 )  # fmt: skip
@@ -44,7 +45,7 @@ FIELDS = (
 they hold; `allowed` is 0 where every node is)."""
 (
     PARENTS, WIDEST, FORM, SINGLE, WIDE_REMAINDERS, BASE_BITS, EXPONENT, POST_PROCESSOR, POINTER,
-    BIASES, CHUNK_POINTER, BUCKET_POINTER, SHIFTS, STARTS, REMAINDERS, ROW_BASE, ROW_POINTER,
+    BIASES, PARENT_CHUNKS, CHUNK_POINTER, BUCKET_POINTER, SHIFTS, STARTS, REMAINDERS, ROW_BASE, ROW_POINTER,
     PLACES, VALUES, ALLOWED, FIRST_DENSE, N_DIMS, WIDTH, DENSE,
 ) = range(len(FIELDS))  # fmt: skip
 
@@ -142,28 +143,14 @@ def chunk_margins(
     # Fills margins[0 : children], -inf in the rest of the last tile; returns the children.
     level = int64_at(level_address)
     place: Any = U64(parent)
-    chunk_pointer = int64_at(level[CHUNK_POINTER])
-    first = chunk_pointer[place]
-    n_hits = 0
-    if chunk_pointer[place + U64(1)] > first:
-        starts = uint32_at(level[STARTS] + 4 * int64_at(level[BUCKET_POINTER])[place])
-        shift = I64(uint8_at(level[SHIFTS])[place])
-        if level[WIDE_REMAINDERS]:
-            remainders = uint16_at(level[REMAINDERS] + 2 * first)
-            n_hits = find_rows(
-                vector, n_features, hashed, values, starts, shift, remainders, scratch
-            )
-        else:
-            bytes_ = uint8_at(level[REMAINDERS] + first)
-            n_hits = find_rows(vector, n_features, hashed, values, starts, shift, bytes_, scratch)
-
-    if level[SINGLE]:
-        add_hits(vector, level_address, first, n_hits, float32_at(level[VALUES]), scratch)
-    else:
-        add_hits(vector, level_address, first, n_hits, uint16_at(level[VALUES]), scratch)
-
     pointer = int64_at(level[POINTER])
     n_children: int = pointer[place + U64(1)] - pointer[place]
+    parent_chunks = int64_at(level[PARENT_CHUNKS])
+    first_chunk = parent_chunks[place]
+    for chunk in range(first_chunk, parent_chunks[place + U64(1)]):
+        at = scratch.margins + 4 * LANES * (chunk - first_chunk)
+        add_chunk(vector, level_address, chunk, n_features, hashed, values, at, scratch)
+
     width = level[WIDTH]
     if width > 0 and n_children > 0:
         x, margins_so_far = float32_at(dense), float32_at(scratch.margins)
@@ -182,6 +169,42 @@ def chunk_margins(
     for i in range(U64(n_children), U64((n_children + LANES - 1) // LANES * LANES)):
         margins[i] = -np.inf
     return n_children
+
+
+@kernel
+def add_chunk(
+    vector: bool,
+    level_address: int,
+    number: int,
+    n_features: int,
+    hashed: int,
+    values: int,
+    margins: int,  # address of the sums of this chunk's children
+    scratch: Scratch,
+) -> None:
+    level = int64_at(level_address)
+    chunk: Any = U64(number)
+    chunk_pointer = int64_at(level[CHUNK_POINTER])
+    first = chunk_pointer[chunk]
+    n_hits = 0
+    if chunk_pointer[chunk + U64(1)] > first:
+        starts = uint32_at(level[STARTS] + 4 * int64_at(level[BUCKET_POINTER])[chunk])
+        shift = I64(uint8_at(level[SHIFTS])[chunk])
+        if level[WIDE_REMAINDERS]:
+            remainders = uint16_at(level[REMAINDERS] + 2 * first)
+            n_hits = find_rows(
+                vector, n_features, hashed, values, starts, shift, remainders, scratch
+            )
+        else:
+            bytes_ = uint8_at(level[REMAINDERS] + first)
+            n_hits = find_rows(vector, n_features, hashed, values, starts, shift, bytes_, scratch)
+
+    if level[SINGLE]:
+        weights = float32_at(level[VALUES])
+        add_hits(vector, level_address, first, n_hits, weights, margins, scratch)
+    else:
+        halves = uint16_at(level[VALUES])
+        add_hits(vector, level_address, first, n_hits, halves, margins, scratch)
 
 
 @kernel
@@ -226,6 +249,7 @@ def add_hits(
     first: int,
     n_hits: int,
     weights: NDArray[Any],
+    margins_address: int,
     scratch: Scratch,
 ) -> None:
     level = int64_at(level_address)
@@ -241,7 +265,7 @@ def add_hits(
             starts[h] = row_base[U64(row >> base_bits)] + (pointer_and_mask & 0xFFFF)
             masks[h] = pointer_and_mask >> 16
             prefetch(weights, starts[h])
-        margins = float32_at(scratch.margins)
+        margins = float32_at(margins_address)
         expand_dot(vector, weights, starts, masks, values, n_hits, margins)
         return
     ends, row_pointer = int64_at(scratch.ends), uint16_at(level[ROW_POINTER])

@@ -17,18 +17,18 @@ LOW_SIX = np.uint64(63)
 
 @kernel
 def count_rows(
-    first_parent: int,
-    last_parent: int,
-    parent_tiles: Pointers,  # (parents + 1,) tiles of each parent
+    first_chunk: int,
+    last_chunk: int,
+    chunk_tiles: Pointers,  # (chunks + 1,) tiles of each chunk
     tile_pointer: Pointers,  # (tiles + 1,) into `features`
     features: Indices,
     seen: Words,  # zeros, and zeros again on return
-    n_rows: Pointers,  # (parents,) out: distinct features of each chunk
+    n_rows: Pointers,  # (chunks,) out: distinct features of each
 ) -> None:
-    for parent in range(first_parent, last_parent):
-        a, b = parent_tiles[parent], parent_tiles[parent + 1]
+    for chunk in range(first_chunk, last_chunk):
+        a, b = chunk_tiles[chunk], chunk_tiles[chunk + 1]
         begin, end = tile_pointer[a], tile_pointer[b]
-        n_rows[parent] = end - begin
+        n_rows[chunk] = end - begin
         if b - a > 1:
             total = 0
             for k in range(begin, end):
@@ -37,21 +37,21 @@ def count_rows(
                 seen[word] |= bit
             for k in range(begin, end):
                 seen[features[k] >> 6] = 0
-            n_rows[parent] = total
+            n_rows[chunk] = total
 
 
 @kernel
 def fill_rows(
-    first_parent: int,
-    last_parent: int,
-    parent_tiles: Pointers,
+    first_chunk: int,
+    last_chunk: int,
+    chunk_tiles: Pointers,
     tile_pointer: Pointers,
     features: Indices,
     masks: Masks,
     feature_map: Indices,  # (n_features,) zeros, and zeros again on return
     multiplier: int,
     bits: int,
-    chunk_pointer: Pointers,  # (parents + 1,) rows of each chunk
+    chunk_pointer: Pointers,  # (chunks + 1,) rows of each chunk
     bucket_pointer: Pointers,
     shifts: Bytes,
     starts: NDArray[np.uint32],  # zeros; out
@@ -60,12 +60,12 @@ def fill_rows(
     sizes: Indices,  # (rows,) zeros; out: weights of each row
 ) -> None:
     modulo = (1 << bits) - 1
-    for parent in range(first_parent, last_parent):
-        begin, end = tile_pointer[parent_tiles[parent]], tile_pointer[parent_tiles[parent + 1]]
-        first = chunk_pointer[parent]
-        buckets, n_buckets = bucket_pointer[parent], bucket_pointer[parent + 1]
+    for chunk in range(first_chunk, last_chunk):
+        begin, end = tile_pointer[chunk_tiles[chunk]], tile_pointer[chunk_tiles[chunk + 1]]
+        first = chunk_pointer[chunk]
+        buckets, n_buckets = bucket_pointer[chunk], bucket_pointer[chunk + 1]
         n_buckets -= buckets + 1
-        shift = np.int64(shifts[parent])
+        shift = np.int64(shifts[chunk])
         for k in range(begin, end):
             if feature_map[features[k]] == 0:
                 feature_map[features[k]] = 1
@@ -110,9 +110,9 @@ def point_rows(
 
 @kernel
 def fill_entries(
-    first_parent: int,
-    last_parent: int,
-    parent_tiles: Pointers,
+    first_chunk: int,
+    last_chunk: int,
+    chunk_tiles: Pointers,
     tile_pointer: Pointers,
     weight_pointer: Pointers,  # (tiles + 1,) into `weights`
     masks: Masks,
@@ -120,13 +120,13 @@ def fill_entries(
     chunk_pointer: Pointers,
     tile_rows: Indices,
     sizes: Indices,
-    as_masks: bool,  # every parent has one tile
+    as_masks: bool,  # every chunk has one tile
     places: NDArray[Any],  # (rows,) or (weights,) out: masks, or numbers of children
     values: Floats,  # (weights,) out
 ) -> None:
-    for parent in range(first_parent, last_parent):
-        a, b = parent_tiles[parent], parent_tiles[parent + 1]
-        first, last = chunk_pointer[parent], chunk_pointer[parent + 1]
+    for chunk in range(first_chunk, last_chunk):
+        a, b = chunk_tiles[chunk], chunk_tiles[chunk + 1]
+        first, last = chunk_pointer[chunk], chunk_pointer[chunk + 1]
         following = np.empty(last - first, np.int64)
         place = weight_pointer[a]
         for row in range(last - first):

@@ -22,6 +22,8 @@ from xmc_core.types import Bytes, Floats, Indices, Pointers
 
 HALF, SINGLE = "half", "single"
 
+MOST_CHUNKS = 2.5
+
 _ARRAYS = (
     "pointer",
     "biases",
@@ -42,12 +44,13 @@ _ARRAYS = (
 
 @dataclass(frozen=True, eq=False)
 class ChunkedWeights:
-    """One linear classifier per node of a level, grouped by parent (a chunk).
+    """One linear classifier per node of a level, grouped by parent, in chunks.
 
-    A node's margin for a row x is w·x + bias. For each feature that any child of a parent uses the
+    A node's margin for a row x is w·x + bias. For each feature that any child in a chunk uses the
     chunk has a row: the weights of those children that use it. 3 to 4 bytes a row say where it
-    is (kernels/chunks.py), a weight takes 2 bytes as `half` and 4 as `single`, and another byte for
-    the child's number where parents have more than 16 children.
+    is (kernels/chunks.py), a weight takes 2 bytes as `half` and 4 as `single`. Where parents have
+    few children (`in_tiles`) a chunk has up to 16 of them; else all of a parent's, and a weight takes
+    another byte or more for the child's number.
     """
 
     n_features: int
@@ -58,16 +61,16 @@ class ChunkedWeights:
     """(n_children,), the constant feature's value already multiplied in."""
 
     chunk_pointer: Pointers
-    """(parents + 1,) rows of chunk c, one per feature."""
+    """(chunks + 1,) rows of chunk c, one per feature."""
 
     bucket_pointer: Pointers
-    """(parents + 1,) into `starts`."""
+    """(chunks + 1,) into `starts`."""
 
     shifts: Bytes
-    """(parents,) bits of a hashed feature that are the remainder; those above name the bucket."""
+    """(chunks,) bits of a hashed feature that are the remainder; those above name the bucket."""
 
     starts: NDArray[np.uint32]
-    """(buckets + parents,) rows of bucket b of chunk c, counted from the chunk's first, begin at
+    """(buckets + chunks,) rows of bucket b of chunk c, counted from the chunk's first, begin at
     starts[bucket_pointer[c] + b]."""
 
     remainders: NDArray[Any]
@@ -75,9 +78,9 @@ class ChunkedWeights:
 
     row_base: Pointers
     row_pointer: NDArray[Any]
-    """(rows + 1,) weights of row t begin at row_base[t >> base_bits] + row_pointer[t]. uint16; in
-    levels whose parents have up to 16 children uint32, the upper half of which says which children
-    have a weight: read together, for one miss of the cache instead of two."""
+    """(rows + 1,) weights of row t begin at row_base[t >> base_bits] + row_pointer[t]. uint16; with
+    chunks of 16 children uint32, the upper half of which says which children have a weight: read
+    together, for one miss of the cache instead of two."""
 
     places: NDArray[Any]
     """(weights,) number of the child, in the smallest of uint8, uint16 and int32 that does; (0,)
@@ -113,6 +116,20 @@ class ChunkedWeights:
         """Children of the parent that has most."""
         return int(np.diff(self.pointer).max(initial=0))
 
+    @cached_property
+    def parent_chunks(self) -> Pointers:
+        """(parents + 1,) chunks of parent c are parent_chunks[c] : parent_chunks[c + 1]."""
+        return read_only(chunks_of(self.pointer))
+
+    @property
+    def n_chunks(self) -> int:
+        return int(self.parent_chunks[-1])
+
+    @cached_property
+    def chunk_width(self) -> int:
+        """Children of the chunk that has most."""
+        return LANES if in_tiles(self.pointer) else self.widest
+
     @property
     def nnz(self) -> int:
         """Weights, biases left out."""
@@ -132,10 +149,10 @@ class ChunkedWeights:
         numbers = {
             "parents": self.n_parents,
             "widest": self.widest,
-            "form": _form(self.widest),
+            "form": _form(self.chunk_width),
             "single": self.precision == SINGLE,
             "wide_remainders": self.remainders.dtype == np.uint16,
-            "base_bits": base_bits(self.widest),
+            "base_bits": base_bits(self.chunk_width),
             "exponent": int(self.exponent[0]),
             "first_dense": int(self.dense_columns[0]),
             "n_dims": int(self.dense_columns[1]),
@@ -145,7 +162,7 @@ class ChunkedWeights:
         for place, name in enumerate(chunks.FIELDS):
             if name in numbers:
                 row[place] = numbers[name]
-            elif name in _ARRAYS:
+            elif name in (*_ARRAYS, "parent_chunks"):
                 row[place] = address_of(getattr(self, name))
         return row
 
@@ -154,17 +171,20 @@ class ChunkedWeights:
         dense = np.zeros((self.n_children, self.n_features), np.float32)
         values = self._floats(self.values)
         n_rows = int(self.chunk_pointer[-1])
-        bits = base_bits(self.widest)
+        bits = base_bits(self.chunk_width)
         rows = np.arange(n_rows + 1)
         begins = self.row_base[rows >> bits] + (self.row_pointer & np.uint16(0xFFFF))
         row_of = np.repeat(rows[:-1], np.diff(begins))
-        if _form(self.widest) == chunks.MASKS:
+        if _form(self.chunk_width) == chunks.MASKS:
             flags = (self.row_pointer[:-1, None] >> np.arange(16, 16 + LANES)) & 1
             child = np.nonzero(flags)[1]
         else:
             child = self.places.astype(np.int64)
-        chunk = np.repeat(np.arange(self.n_parents), np.diff(self.chunk_pointer))
-        dense[self.pointer[chunk[row_of]] + child, self.features()[row_of]] = values
+        parent = np.repeat(np.arange(self.n_parents), np.diff(self.parent_chunks))
+        within = np.arange(self.n_chunks) - self.parent_chunks[parent]
+        first_child = self.pointer[parent] + LANES * within
+        chunk = np.repeat(np.arange(self.n_chunks), np.diff(self.chunk_pointer))
+        dense[first_child[chunk[row_of]] + child, self.features()[row_of]] = values
         first, n_dims = self.dense_columns
         dense[:, first : first + n_dims] = self._floats(self.dense[:, :n_dims])
         return dense, np.array(self.biases)
@@ -181,7 +201,7 @@ class ChunkedWeights:
         multiplier, bits = hashing(self.n_features)
         back = pow(multiplier, -1, 2**bits)
         features = np.empty(int(self.chunk_pointer[-1]), np.int32)
-        for c in range(self.n_parents):
+        for c in range(self.n_chunks):
             first, last = self.chunk_pointer[c : c + 2]
             starts = self.starts[self.bucket_pointer[c] : self.bucket_pointer[c + 1]]
             bucket = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
@@ -198,23 +218,24 @@ class ChunkedWeights:
         """Build from the arrays of `arrays()`, memory maps included; raises ShapeError if they do
         not fit together. Large arrays are not read."""
         weights = cls(n_features=n_features, **{name: arrays[name] for name in _ARRAYS})
-        parents, rows = weights.n_parents, int(weights.chunk_pointer[-1])
-        as_masks = _form(weights.widest) == chunks.MASKS
+        n_chunks, rows = weights.n_chunks, int(weights.chunk_pointer[-1])
+        width = weights.chunk_width
+        as_masks = _form(width) == chunks.MASKS
         bits = hashing(n_features)[1]
         buckets = np.diff(weights.bucket_pointer) - 1
         fits = (
             len(weights.biases) == weights.n_children
-            and len(weights.chunk_pointer) == len(weights.bucket_pointer) == parents + 1
-            and len(weights.shifts) == parents
+            and len(weights.chunk_pointer) == len(weights.bucket_pointer) == n_chunks + 1
+            and len(weights.shifts) == n_chunks
             and bool(np.all(buckets << weights.shifts == 2**bits))
             and int(weights.bucket_pointer[-1]) == len(weights.starts)
             and len(weights.remainders) == rows + LANES
             and len(weights.row_pointer) == rows + 1
-            and len(weights.row_base) == (rows >> base_bits(weights.widest)) + 1
+            and len(weights.row_base) == (rows >> base_bits(width)) + 1
             and int(weights.row_base[-1]) + int(weights.row_pointer[-1]) == len(weights.values)
             and weights.row_pointer.dtype == (np.uint32 if as_masks else np.uint16)
             and len(weights.places) == (0 if as_masks else len(weights.values))
-            and weights.places.dtype == place_type(weights.widest)
+            and weights.places.dtype == place_type(width)
             and len(weights.exponent) == 1
             and len(weights.dense_columns) == 2
             and weights.dense.dtype == weights.values.dtype
@@ -223,7 +244,7 @@ class ChunkedWeights:
         )
         if not fits:
             raise ShapeError(
-                f"the arrays of a level with {parents:,} parents, {rows:,} chunk rows and "
+                f"the arrays of a level with {weights.n_parents:,} parents, {rows:,} chunk rows and "
                 f"{n_features:,} features do not fit together."
             )
         return weights
@@ -240,18 +261,20 @@ class ChunkedWeights:
         precision: str = SINGLE,
     ) -> "ChunkedWeights":
         """Bring the tiles of a level, in order, into their chunks; `half` rounds the weights."""
-        n_parents, n_children = len(pointer) - 1, int(pointer[-1])
+        n_children = int(pointer[-1])
         sizes = np.diff(pointer)
-        widest = int(sizes.max(initial=0))
         parent_tiles = _ends((sizes + LANES - 1) // LANES)
+        as_masks = in_tiles(pointer)
+        width = LANES if as_masks else int(sizes.max(initial=0))
+        chunk_tiles = np.arange(parent_tiles[-1] + 1) if as_masks else parent_tiles
         tile_pointer, weight_pointer = _ends(tiles.n_features), _ends(tiles.n_weights)
-        runs = parent_runs(np.diff(tile_pointer[parent_tiles]), 4 * n_threads)
+        runs = parent_runs(np.diff(tile_pointer[chunk_tiles]), 4 * n_threads)
 
-        n_rows = np.zeros(n_parents, np.int64)
+        n_rows = np.zeros(len(chunk_tiles) - 1, np.int64)
 
         def count(run: tuple[int, int]) -> None:
             with scratch.borrow() as (_, seen):
-                count_rows(*run, parent_tiles, tile_pointer, tiles.features, seen, n_rows)
+                count_rows(*run, chunk_tiles, tile_pointer, tiles.features, seen, n_rows)
 
         map_threads(count, runs, n_threads)
         chunk_pointer = _ends(n_rows)
@@ -271,23 +294,22 @@ class ChunkedWeights:
         def place(run: tuple[int, int]) -> None:
             with scratch.borrow() as (feature_map, _):
                 fill_rows(
-                    *run, parent_tiles, tile_pointer, tiles.features, tiles.masks, feature_map,
+                    *run, chunk_tiles, tile_pointer, tiles.features, tiles.masks, feature_map,
                     multiplier, bits, chunk_pointer, bucket_pointer, shifts, starts, remainders,
                     tile_rows, row_sizes,
                 )  # fmt: skip
 
         map_threads(place, runs, n_threads)
-        row_base = np.empty((rows >> base_bits(widest)) + 1, np.int64)
+        row_base = np.empty((rows >> base_bits(width)) + 1, np.int64)
         row_pointer: NDArray[Any] = np.empty(rows + 1, np.uint16)
-        point_rows(row_sizes, base_bits(widest), row_base, row_pointer)
+        point_rows(row_sizes, base_bits(width), row_base, row_pointer)
 
-        as_masks = _form(widest) == chunks.MASKS
-        places = np.empty(rows if as_masks else len(tiles.weights), place_type(widest))
+        places = np.empty(rows if as_masks else len(tiles.weights), place_type(width))
         values = np.empty(len(tiles.weights), np.float32)
 
         def fill(run: tuple[int, int]) -> None:
             fill_entries(
-                *run, parent_tiles, tile_pointer, weight_pointer, tiles.masks, tiles.weights,
+                *run, chunk_tiles, tile_pointer, weight_pointer, tiles.masks, tiles.weights,
                 chunk_pointer, tile_rows, row_sizes, as_masks, places, values,
             )  # fmt: skip
 
@@ -363,6 +385,24 @@ def to_halves(values: Floats, exponent: int) -> NDArray[np.uint16]:
 def padded(n_dims: int) -> int:
     """Rows of dense weights are as long as search reads them."""
     return -(-n_dims // DIMS_AT_ONCE) * DIMS_AT_ONCE
+
+
+def in_tiles(pointer: Pointers) -> bool:
+    """Whether a parent's children lie in chunks of 16, or in one whatever their number.
+
+    16 weights are spread by one instruction, in a chunk of any width they are added one by one: the
+    row's features may well be looked up twice for that. A child's parent should not have more
+    chunks than MOST_CHUNKS, on average.
+    """
+    tiles = -(-np.diff(pointer) // LANES)
+    return int((tiles * tiles).sum()) <= MOST_CHUNKS * int(tiles.sum())
+
+
+def chunks_of(pointer: Pointers) -> Pointers:
+    """(parents + 1,) the first chunk of each parent."""
+    if not in_tiles(pointer):
+        return np.arange(len(pointer), dtype=np.int64)
+    return _ends(-(-np.diff(pointer) // LANES))
 
 
 def place_type(widest: int) -> type[np.integer[Any]]:
