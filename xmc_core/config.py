@@ -301,6 +301,10 @@ class DisentangleConfig:
     """A label gets another leaf if at least so many of its rows reach that one and none that it
     has."""
 
+    popularity: float = 0.25
+    """How much less a row counts for a leaf that many beams hold: (times held) ** -popularity. 0
+    reaches most labels, more tells them apart better."""
+
     rounds: int = 1
     """Most rounds: find the beams, reassign. More than one end where they would not raise the
     share of the true labels that beams of rows held out can reach."""
@@ -322,6 +326,7 @@ class DisentangleConfig:
             self.max_clusters >= 1, "disentangle.max_clusters", "at least 1", self.max_clusters
         )
         _require(self.min_gain >= 1, "disentangle.min_gain", "at least 1", self.min_gain)
+        _require(0 <= self.popularity <= 1, "disentangle.popularity", "0 to 1", self.popularity)
         _require(self.rounds >= 1, "disentangle.rounds", "at least 1", self.rounds)
         _require(self.beam_size >= 1, "disentangle.beam_size", "at least 1", self.beam_size)
         _require(self.capacity >= 0, "disentangle.capacity", "0 (no bound) or more", self.capacity)

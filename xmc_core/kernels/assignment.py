@@ -22,18 +22,18 @@ def wishes_into(
     beam_scores: Floats,
     home_pointer: Pointers,  # (n_labels + 1,)
     home_leaves: Indices,  # leaves that name each label now
-    n_leaves: int,
+    worth: Floats,  # (n_leaves,) of a sample that the leaf covers
     first: int,  # labels first : last are this call's
     last: int,
     leaves: Indices,  # (n_labels, n_wishes) out: best first, -1 pads
-    gains: Floats,  # (n_labels, n_wishes) out: samples, and what tells equal numbers apart
+    gains: Floats,  # (n_labels, n_wishes) out: their worth, and what tells equal ones apart
     counts: Indices,  # (n_labels, n_wishes) out: samples that the leaf would cover
 ) -> None:
-    """A label's leaves by how many of its samples reach them that are not covered yet.
+    """A label's leaves by what its samples that reach them and are not covered yet are worth.
 
     Equal gains: the smaller leaf first.
     """
-    n_wishes = leaves.shape[1]
+    n_wishes, n_leaves = leaves.shape[1], len(worth)
     count = np.zeros(n_leaves, np.int32)
     score = np.zeros(n_leaves, np.float64)
     met = np.empty(n_leaves, np.int32)
@@ -48,7 +48,7 @@ def wishes_into(
                     met[n] = leaf
                     n += 1
                 count[leaf] += 1
-                score[leaf] += 1.0 + SCORE_SHARE * beam_scores[q]
+                score[leaf] += worth[leaf] * (1.0 + SCORE_SHARE * beam_scores[q])
         for q in range(home_pointer[label], home_pointer[label + 1]):
             score[home_leaves[q]] += HOME_SHARE
         for i in range(n_wishes):

@@ -14,6 +14,9 @@ from xmc_core.types import Flags, Floats, Indices, Pointers, SparseRows
 
 BLOCK_LABELS = 1024
 
+UNPOPULAR = 0.1
+"""Of the mean: so much is added to how often beams hold a leaf, which may be never."""
+
 WISHES = 8
 """With a capacity, a label bids for up to 8 leaves in each turn."""
 
@@ -33,8 +36,9 @@ def disentangle_tree(
     greedy maximum: a label goes where most of its samples' beams go, then where most of those go
     that the first leaf misses, as long as these are at least min_gain. The paper counts samples
     anew for every leaf, covered or not: its second clusters are three times as many and reach fewer
-    labels. Equal numbers go to the leaf with the higher scores. A label that no beam meets stays at
-    home.
+    labels. A sample counts (beams that hold the leaf) ** -popularity: a leaf that every beam holds
+    covers every label and tells none apart. Equal gains go to the leaf with the higher scores. A
+    label that no beam meets stays at home.
 
     With a capacity, a leaf takes at most ceil((1 + capacity) * max_clusters * labels / leaves)
     labels. In each turn wishes (label, leaf) are granted by falling gain; a label whose first turn
@@ -66,7 +70,7 @@ def disentangle_tree(
     Classification", NeurIPS 2021, section 3.
     """
     _check(tree, Y, beams)
-    choice = _Choice(tree, Y, beams, n_threads)
+    choice = _Choice(tree, Y, beams, config.popularity, n_threads)
     most = tree.n_labels
     if config.capacity > 0:
         share = (1 + config.capacity) * config.max_clusters * tree.n_labels / tree.n_leaves
@@ -102,10 +106,17 @@ class _Choice:
     beam_scores: Floats
     home_pointer: Pointers
     home_leaves: Indices
-    n_leaves: int
+    worth: Floats
     n_threads: int
 
-    def __init__(self, tree: LabelTree, Y: SparseRows, beams: SparseRows, n_threads: int) -> None:
+    def __init__(
+        self,
+        tree: LabelTree,
+        Y: SparseRows,
+        beams: SparseRows,
+        popularity: float,
+        n_threads: int,
+    ) -> None:
         by_label = Y.tocsc()
         self.label_pointer = read_only(by_label.indptr, np.int64)
         self.samples = read_only(by_label.indices, np.int32)
@@ -116,7 +127,10 @@ class _Choice:
         home = tree.label_leaves()
         self.home_pointer = read_only(home.indptr, np.int64)
         self.home_leaves = read_only(home.indices, np.int32)
-        self.n_leaves, self.n_threads = tree.n_leaves, n_threads
+        held = np.bincount(self.beam_leaves, minlength=tree.n_leaves).astype(np.float64)
+        share = held / max(held.mean(), 1e-9)
+        self.worth = ((share + UNPOPULAR) ** -popularity).astype(np.float32)
+        self.n_threads = n_threads
 
     def homes(self, labels: Indices) -> Indices:
         """The first leaf of each label."""
@@ -134,7 +148,7 @@ class _Choice:
             wishes_into(
                 self.label_pointer, self.samples, self.covered, self.beam_pointer,
                 self.beam_leaves, self.beam_scores, self.home_pointer, self.home_leaves,
-                self.n_leaves, *block, leaves, gains, counts,
+                self.worth, *block, leaves, gains, counts,
             )  # fmt: skip
 
         map_threads(wish, row_blocks(n_labels, BLOCK_LABELS), self.n_threads)
