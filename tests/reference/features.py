@@ -173,8 +173,11 @@ def disentangled(
     max_clusters: int,
     n_labels: int,
     min_gain: int = 1,
+    popularity: float = 0.0,
 ) -> list[list[int]]:
     """Each label to the leaves that cover most of its samples' beams, one leaf after the other."""
+    held = (beams > 0).sum(axis=0)
+    worth = (held / held.mean() + 0.1) ** -popularity
     result: list[list[int]] = [[] for _ in leaves]
     for label in range(n_labels):
         home = [number for number, leaf in enumerate(leaves) if label in leaf]
@@ -186,7 +189,7 @@ def disentangled(
                 met = [sample for sample in left if beams[sample, number] > 0]
                 if len(met) < (min_gain if chosen else 1):
                     continue
-                likes = sum(1 + 0.01 * beams[sample, number] for sample in met)
+                likes = worth[number] * sum(1 + 0.01 * beams[sample, number] for sample in met)
                 gain = (likes + 1e-4 * (number in home), -float(number))
                 if gain > best_gain or best < 0:
                     best, best_gain = number, gain

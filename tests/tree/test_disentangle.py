@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,18 +51,22 @@ def leaves_of(tree: LabelTree) -> list[list[int]]:
     return [tree.leaf_labels(leaf).tolist() for leaf in range(tree.n_leaves)]
 
 
+FREE = DisentangleConfig(max_clusters=2, min_gain=1, popularity=0.0, capacity=0.0)
+
+
+@pytest.mark.parametrize("popularity", [0.0, 0.5])
 @pytest.mark.parametrize("min_gain", [1, 2])
 @pytest.mark.parametrize("max_clusters", [1, 2, 3, 50])
-def test_agrees_with_the_reference(tree, Y, beams, max_clusters, min_gain):
+def test_agrees_with_the_reference(tree, Y, beams, max_clusters, min_gain, popularity):
     expected = reference.disentangled(
-        LEAVES, Y.toarray(), beams.toarray(), max_clusters, N_LABELS, min_gain
+        LEAVES, Y.toarray(), beams.toarray(), max_clusters, N_LABELS, min_gain, popularity
     )
-    config = DisentangleConfig(max_clusters=max_clusters, min_gain=min_gain, capacity=0.0)
+    config = replace(FREE, max_clusters=max_clusters, min_gain=min_gain, popularity=popularity)
     assert leaves_of(disentangle_tree(tree, Y, beams, config)) == expected
 
 
 def test_agrees_with_the_reference_on_a_tree_that_already_overlaps(tree, Y, beams):
-    config = DisentangleConfig(max_clusters=3, min_gain=1, capacity=0.0)
+    config = replace(FREE, max_clusters=3)
     once = disentangle_tree(tree, Y, beams, config)
     assert once.n_slots > N_LABELS
     others = scored(ones(150, len(LEAVES), 0.1, 3), 6)
@@ -73,10 +78,10 @@ def test_a_second_leaf_is_for_samples_that_the_first_one_misses():
     tree = LabelTree.from_leaves([[0], [1], [2]], branching=4)
     Y = csr_array(np.array([[1, 0, 0]] * 5 + [[0, 1, 0], [0, 0, 1]], np.float32))
     beams = [[1, 1, 0], [1, 1, 0], [1, 1, 0], [0, 0, 1], [0, 0, 1], [0, 1, 0], [0, 0, 1]]
-    config = DisentangleConfig(max_clusters=2, min_gain=2, capacity=0.0)
+    config = replace(FREE, min_gain=2)
     result = disentangle_tree(tree, Y, csr_array(np.array(beams, np.float32)), config)
     assert leaves_of(result) == [[0], [1], [0, 2]]  # 1 meets three samples, all of them at home
-    stricter = DisentangleConfig(max_clusters=2, min_gain=3, capacity=0.0)
+    stricter = replace(FREE, min_gain=3)
     result = disentangle_tree(tree, Y, csr_array(np.array(beams, np.float32)), stricter)
     assert leaves_of(result) == [[0], [1], [2]]
 
@@ -133,10 +138,9 @@ def test_equal_counts_go_by_score_then_home_then_to_the_smaller_leaf():
     tree = LabelTree.from_leaves([[0], [1], [2]], branching=4)
     Y = csr_array(np.eye(3, dtype=np.float32))
     everywhere = csr_array(np.ones((3, 3), np.float32))
-    config = DisentangleConfig(max_clusters=2, min_gain=1, capacity=0.0)
-    assert leaves_of(disentangle_tree(tree, Y, everywhere, config)) == [[0], [1], [2]]
+    assert leaves_of(disentangle_tree(tree, Y, everywhere, FREE)) == [[0], [1], [2]]
     elsewhere = csr_array(np.array([[0, 1, 1], [1, 0, 1], [0.5, 1, 0]], np.float32))
-    assert leaves_of(disentangle_tree(tree, Y, elsewhere, config)) == [[1], [0, 2], []]
+    assert leaves_of(disentangle_tree(tree, Y, elsewhere, FREE)) == [[1], [0, 2], []]
 
 
 def test_a_leaf_that_no_label_wants_is_left_empty():
