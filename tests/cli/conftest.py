@@ -17,6 +17,7 @@ PARAMS = dedent(
       linear: &linear # no encoder
         tfidf: { min_df: 1 }
         tree: { branching: 3, max_leaf_size: 8 }
+        disentangle: { beam_size: 1, min_gain: 1 }
         encoder: { name: none }
       other: &different
         <<: *linear
