@@ -301,7 +301,7 @@ class DisentangleConfig:
     """A label gets another leaf if at least so many of its rows reach that one and none that it
     has."""
 
-    popularity: float = 0.25
+    popularity: float = 0.1
     """How much less a row counts for a leaf that many beams hold: (times held) ** -popularity. 0
     reaches most labels, more tells them apart better."""
 
