@@ -178,3 +178,22 @@ def test_a_row_that_lacks_dimensions_is_searched_with_zeros_there():
         part = slice(explicit.indptr[row + 1] - 40, explicit.indptr[row + 1])
         explicit.data[part] = holes[row, WORDS:]
     assert_array_equal(model.predict(sparse).scores, model.predict(explicit).scores)
+
+
+@pytest.mark.parametrize("max_weights", [0, 30])
+def test_a_label_in_several_leaves_has_the_same_weights_in_each(max_weights):
+    X, Y = joined(40), labels()
+    leaves = [[*range(0, 25)], [*range(20, 40)], [5], [*range(35, 40), 0]]
+    tree = LabelTree.from_leaves(leaves, branching=16, n_labels=LABELS)
+    config = Config().replace(**EXACT, **{"rankers.max_weights": max_weights})
+    W, _ = train_xr_linear(X, Y, config, tree=tree).levels[1].to_dense()
+    Y = Y.toarray()
+    reached = np.column_stack([Y[:, leaf].any(axis=1) for leaf in leaves])
+    for slot, label in enumerate(tree.slot_labels):
+        own = np.flatnonzero([label in leaf for leaf in leaves])
+        assert_array_equal(W[slot], W[tree.slot_labels == label][0])
+        if max_weights == 0 and len(own) > 1:
+            expected, _ = reference.train_level(
+                X.toarray(), Y[:, [label]], [0, 1], reached[:, own].any(axis=1, keepdims=True)
+            )
+            assert_allclose(W[slot], expected[0], atol=3e-3)
