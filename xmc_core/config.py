@@ -35,6 +35,7 @@ SOURCES = ("files", "python-api")
 ANALYZERS = ("word", "char", "char_wb")
 POOLINGS = ("mean", "first", "pooler")
 ENCODER_LOSSES = ("squared_hinge", "hinge", "bce")
+PATHS = ("best", "mean")
 AVERAGES = ("softmax", "sigmoid", "rank")
 
 Value = TypeVar("Value")
@@ -508,12 +509,18 @@ class InferenceConfig:
     clusters a beam leaves out, the less margins of different clusters can be compared, and the
     more it takes: 0 to 0.02 where a beam reaches a third of all leaves, 0.05 at a hundredth."""
 
+    paths: str = "best"
+    """What the path of a label counts that sits in several clusters of a row's beam. best: the
+    largest of the paths' products of factors; mean: their mean. Without shared labels, and where
+    path_weight is 0 with `none` at the last level, there is no difference."""
+
     weights: str = "half"
     """Floats that rankers are kept in: `half` takes 2 bytes a weight, `single` 4. Chosen when a
     model is trained; half changes P@k by less than 0.03."""
 
     def __post_init__(self) -> None:
         _require_each((self.weights,), PRECISIONS, "inference.weights")
+        _require_each((self.paths,), PATHS, "inference.paths")
         _require(self.beam_size >= 1, "inference.beam_size", "at least 1", self.beam_size)
         _require(self.top_k >= 1, "inference.top_k", "at least 1", self.top_k)
         _require_each(self.post_processor, POST_PROCESSORS, "inference.post_processor")

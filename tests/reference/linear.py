@@ -99,6 +99,12 @@ def factor(margin: float, post_processor: str) -> float:
     return np.exp(-(max(0.0, 1 - margin) ** power))
 
 
+def path_score(above: float, margin: float, post_processor: str, path_weight: float) -> float:
+    if post_processor != "none":
+        return above * factor(margin, post_processor)
+    return margin + (path_weight * np.log(above) if path_weight else 0.0)
+
+
 def beam_search(
     x: Dense,
     levels: Sequence[tuple[Sequence[int], Dense, Dense]],
@@ -108,24 +114,34 @@ def beam_search(
     post_processor: Sequence[str],
     slot_labels: Sequence[int] | None = None,
     path_weight: float = 0.0,
+    paths: str = "best",
 ) -> list[tuple[int, float]]:
-    """Best (label or node, score) of one row; `levels` are (pointer, W, biases)."""
+    """Best (label or node, score) of one row; `levels` are (pointer, W, biases).
+
+    `paths`: best or mean, of a label with several of them.
+    """
     beam = [(0, 1.0)]
     for number, ((pointer, W, b), name) in enumerate(
         zip(levels, post_processor, strict=True), start=1
     ):
-        scores: dict[int, float] = {}
+        is_last = number == len(levels)
+        reached: dict[int, list[tuple[float, float]]] = {}  # scores of parents, and own margins
         for node, above in beam:
             for child in range(pointer[node], pointer[node + 1]):
-                margin = float(W[child] @ x + b[child])
-                if name == "none":
-                    score = margin + (path_weight * np.log(above) if path_weight else 0.0)
-                else:
-                    score = above * factor(margin, name)
-                is_slot = number == len(levels) and slot_labels is not None
-                key = slot_labels[child] if is_slot else child
-                scores[key] = max(score, scores.get(key, -np.inf))
+                key = slot_labels[child] if is_last and slot_labels is not None else child
+                reached.setdefault(key, []).append((above, float(W[child] @ x + b[child])))
+        if paths == "mean":
+            assert all(np.ptp([margin for _, margin in found]) == 0 for found in reached.values())
+            reached = {
+                key: [(float(np.mean([above for above, _ in found])), found[0][1])]
+                for key, found in reached.items()
+            }
+        weight = path_weight if is_last else 0.0
+        scores = {
+            key: max(path_score(above, margin, name, weight) for above, margin in found)
+            for key, found in reached.items()
+        }
         # Ten digits: exp(-1/2) exp(-3/2) and exp(-1) exp(-1) are equal.
         ordered = sorted(scores.items(), key=lambda item: (-float(f"{item[1]:.10g}"), item[0]))
-        beam = ordered[: top_k if number == len(levels) else beam_size]
+        beam = ordered[: top_k if is_last else beam_size]
     return beam

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from xmc_core.config import per_level
 from xmc_core.data import Predictions
 from xmc_core.errors import ConfigError, ShapeError
 from xmc_core.inference.post_processors import codes_per_level, kept_as
@@ -91,6 +92,7 @@ class Searcher:
         if self._allowed is not None:
             table[:, ALLOWED] = [address_of(flags) for flags in self._allowed]
         self._table = read_only(table)
+        self._post_processor = per_level(tuple(post_processor), len(levels))
         self._kept_as = kept_as(post_processor, len(levels))
         if path_weight and self._kept_as == PRODUCTS:
             raise ConfigError(
@@ -175,26 +177,80 @@ class Searcher:
 
         Raises ShapeError if X or pairs have another shape.
         """
-        indptr, indices, values = self._rows(X if isinstance(X, np.ndarray) else as_rows(X))
-        n_samples = len(indptr) - 1
-        if pairs.shape != (n_samples, self._n_labels):
+        paths, pair_of = self.score_pairs(X, pairs, n_threads=n_threads, vector=vector)
+        scores = np.full(len(pairs.indices), -np.inf, np.float32)
+        np.maximum.at(scores, pair_of, paths)
+        return csr_array((scores, pairs.indices.copy(), pairs.indptr.copy()), pairs.shape)
+
+    def score_pairs(
+        self, X: SparseRows | Floats, pairs: SparseRows, *, n_threads: int, vector: bool
+    ) -> tuple[Floats, Pointers]:
+        """(paths,) scores of all paths to the labels of `pairs`, and the stored entry of each.
+
+        Raises ShapeError if X or pairs have another shape than `score` says.
+        """
+        if pairs.shape != (X.shape[0], self._n_labels):
             raise ShapeError(
-                f"pairs are {pairs.shape}, expected ({n_samples}, {self._n_labels}): a row for "
+                f"pairs are {pairs.shape}, expected ({X.shape[0]}, {self._n_labels}): a row for "
                 "each row of X and a column for each label."
             )
-        row_pointer, slots, pair_of = self._slots_of(pairs)
-        scores = np.full(len(pairs.indices), -np.inf, np.float32)
+        rows = np.repeat(np.arange(pairs.shape[0]), np.diff(pairs.indptr))
+        slots, pair_of = self.slots_of(rows, pairs.indices)
+        scores = self.score_paths(X, rows[pair_of], slots, n_threads=n_threads, vector=vector)
+        return scores, pair_of
 
-        def score(rows: tuple[int, int]) -> bool:
+    def slots_of(self, rows: Pointers, labels: Indices) -> tuple[Indices, Pointers]:
+        """Slots of (row, label) pairs, rows ascending, and the number of the pair of each: sorted
+        by row, then by slot."""
+        pointer, slots = self._label_slots
+        begins, counts = pointer[labels], np.diff(pointer)[labels]
+        pair_of = np.repeat(np.arange(len(counts)), counts)
+        within = np.arange(len(pair_of)) - np.repeat(np.cumsum(counts) - counts, counts)
+        found = slots[begins[pair_of] + within]
+        order = np.lexsort((found, rows[pair_of]))
+        return found[order], pair_of[order]
+
+    def score_paths(
+        self,
+        X: SparseRows | Floats,
+        rows: Pointers,
+        slots: Indices,
+        *,
+        n_threads: int,
+        vector: bool = HAVE_VECTOR_CODE,
+    ) -> Floats:
+        """(paths,) scores of the paths that lead to slots of given rows, sorted as by `slots_of`:
+        those of a search that kept every node."""
+        indptr, indices, values = self._rows(X if isinstance(X, np.ndarray) else as_rows(X))
+        n_samples = len(indptr) - 1
+        pointer = read_only(np.searchsorted(rows, np.arange(n_samples + 1)), np.int64)
+        slots = read_only(slots, np.int32)
+        own = read_only(np.arange(len(slots)), np.int64)
+        scores = np.full(len(slots), -np.inf, np.float32)
+
+        def score(block: tuple[int, int]) -> bool:
             return score_slots(
-                indptr, indices, values, *rows, self._table, *self._hashing, row_pointer, slots,
-                pair_of, self._kept_as, self._path_weight, vector, scores,
+                indptr, indices, values, *block, self._table, *self._hashing, pointer, slots, own,
+                self._kept_as, self._path_weight, vector, scores,
             )  # fmt: skip
 
         n_threads = resolve_threads(n_threads)
         share = max(1, min(BLOCK_ROWS, -(-n_samples // n_threads)))
         map_threads(score, row_blocks(n_samples, share), n_threads)
-        return csr_array((scores, pairs.indices.copy(), pairs.indptr.copy()), pairs.shape)
+        return scores
+
+    def above(self) -> "Searcher":
+        """The search of all levels but the last, of which there must be some: what it finds is the
+        beam that this one's last level is searched from."""
+        upper = Searcher(
+            self._levels[:-1],
+            post_processor=self._post_processor[:-1],
+            slot_labels=None,
+            n_labels=self._levels[-1].n_parents,
+            allowed=None if self._allowed is None else self._allowed[:-1],
+        )
+        upper._kept_as = self._kept_as  # two products may be equal where their logarithms are not
+        return upper
 
     def _is_short(self, work: int) -> bool:
         # Threads may lose each other's updates: it is an estimate, and no answer depends on it.
@@ -208,23 +264,6 @@ class Searcher:
         counts = np.bincount(names, minlength=self._n_labels)
         pointer = np.concatenate([[0], np.cumsum(counts)])
         return pointer, np.argsort(names, kind="stable").astype(np.int32)
-
-    def _slots_of(self, pairs: SparseRows) -> tuple[Pointers, Indices, Pointers]:
-        """Slots of all pairs, ascending in each row: row pointers, slots, pair of each."""
-        pointer, slots = self._label_slots
-        begins, counts = pointer[pairs.indices], np.diff(pointer)[pairs.indices]
-        pair_of = np.repeat(np.arange(len(counts)), counts)
-        within = np.arange(len(pair_of)) - np.repeat(np.cumsum(counts) - counts, counts)
-        found = slots[begins[pair_of] + within]
-        row = np.repeat(np.arange(pairs.shape[0]), np.diff(pairs.indptr))[pair_of]
-        order = np.lexsort((found, row))
-        per_row = np.bincount(row, minlength=pairs.shape[0])
-        row_pointer = np.concatenate([[0], np.cumsum(per_row)])
-        return (
-            read_only(row_pointer, np.int64),
-            read_only(found[order], np.int32),
-            read_only(pair_of[order], np.int64),
-        )
 
     def _rows(self, X: SparseRows | Floats) -> tuple[Pointers, Indices, Floats]:
         shape = X.shape  # scipy works it out anew at each question

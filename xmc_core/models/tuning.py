@@ -31,7 +31,7 @@ SEARCH: tuple[tuple[str, tuple[Any, ...]], ...] = (
 )
 """Parameters in the order in which they are decided, with the values that are tried of each."""
 
-NO_TRAINING = frozenset({"inference.path_weight"})
+NO_TRAINING = frozenset({"inference.path_weight", "inference.paths"})
 """Parameters that a trained model can be asked again with."""
 
 MAX_ROWS = 100_000

@@ -19,6 +19,7 @@ from xmc_core.data.rows import Rows
 from xmc_core.errors import ConfigError, DataError, ShapeError, StoreError
 from xmc_core.features.label_features import label_centroids
 from xmc_core.inference.beam import Searcher, allowed_nodes, as_rows
+from xmc_core.inference.mean_paths import MeanSearcher, make_searcher
 from xmc_core.models.clusters import find_clusters
 from xmc_core.models.levels import search_nodes, train_levels
 from xmc_core.persistence import read_store, write_store
@@ -49,7 +50,7 @@ class XRLinear:
     allowed: Indices | None = None
     """(n,) the only labels that predictions name, see `restricted`; None: all of them."""
 
-    _searcher: Searcher = field(init=False, repr=False)
+    _searcher: Searcher | MeanSearcher = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         sizes = tuple(level.n_children for level in self.levels)
@@ -57,7 +58,8 @@ class XRLinear:
             raise ShapeError(
                 f"rankers for levels of {sizes} nodes do not fit a tree of {self.tree.level_sizes}."
             )
-        searcher = Searcher(
+        searcher = make_searcher(
+            self.config.inference.paths,
             self.levels,
             post_processor=self.config.inference.post_processor,
             path_weight=self.config.inference.path_weight,
@@ -86,6 +88,7 @@ class XRLinear:
     ) -> Predictions:
         """Best labels of each row; what is not given comes from the model's config.
 
+        What a label in several clusters of a row's beam scores there, `inference.paths` says.
         A row's answer is the same whatever rows stand beside it. Few rows are answered with low
         latency, many with high throughput.
 
@@ -119,8 +122,9 @@ class XRLinear:
     ) -> SparseRows:
         """Scores of given (row, label) pairs: the stored entries of `pairs`, (n_samples, n_labels).
 
-        No beam cuts a path; where a beam reached the label, the score is that of `predict`. A label
-        in several clusters has the best of its scores, one in none -inf.
+        No beam cuts a path: where a beam reached all clusters of the label, the score is that of
+        `predict`. A label in several clusters has the best score of its paths, or that of their
+        mean, as `inference.paths` says, and one in none -inf.
 
         Raises ShapeError if X or pairs do not have these shapes.
         """
