@@ -43,8 +43,8 @@ def make_searcher(
     different leaves.
     """
     bare = post_processor[-1] == "none" and path_weight == 0.0
-    shared = len(np.unique(slot_labels)) < len(slot_labels)
-    kind = MeanSearcher if paths == "mean" and shared and not bare else Searcher
+    by_mean = paths == "mean" and not bare and np.bincount(slot_labels).max(initial=0) > 1
+    kind = MeanSearcher if by_mean else Searcher
     return kind(
         levels,
         post_processor=post_processor,
