@@ -37,16 +37,16 @@ from xmc_core.types import Bytes, Floats, Indices, Pointers
 
 FIELDS = (
     "parents", "widest", "form", "single", "wide_remainders", "base_bits", "exponent",
-    "post_processor", "pointer", "biases", "parent_chunks", "chunk_pointer", "bucket_pointer", "shifts", "starts",
-    "remainders", "row_base", "row_pointer", "places", "values", "allowed", "first_dense",
+    "post_processor", "pointer", "biases", "parent_chunks", "chunk_pointer", "bucket_pointer",
+    "shifts", "starts", "remainders", "row_base", "row_pointer", "places", "values", "allowed", "first_dense",
     "n_dims", "width", "dense",
 )  # fmt: skip
 """Columns of the table of levels: numbers, then the addresses of arrays (ChunkedWeights says what
 they hold; `allowed` is 0 where every node is)."""
 (
     PARENTS, WIDEST, FORM, SINGLE, WIDE_REMAINDERS, BASE_BITS, EXPONENT, POST_PROCESSOR, POINTER,
-    BIASES, PARENT_CHUNKS, CHUNK_POINTER, BUCKET_POINTER, SHIFTS, STARTS, REMAINDERS, ROW_BASE, ROW_POINTER,
-    PLACES, VALUES, ALLOWED, FIRST_DENSE, N_DIMS, WIDTH, DENSE,
+    BIASES, PARENT_CHUNKS, CHUNK_POINTER, BUCKET_POINTER, SHIFTS, STARTS, REMAINDERS, ROW_BASE,
+    ROW_POINTER, PLACES, VALUES, ALLOWED, FIRST_DENSE, N_DIMS, WIDTH, DENSE,
 ) = range(len(FIELDS))  # fmt: skip
 
 MASKS, BYTES, SHORTS, INTS = range(4)

@@ -49,8 +49,8 @@ class ChunkedWeights:
     A node's margin for a row x is w·x + bias. For each feature that any child in a chunk uses the
     chunk has a row: the weights of those children that use it. 3 to 4 bytes a row say where it
     is (kernels/chunks.py), a weight takes 2 bytes as `half` and 4 as `single`. Where parents have
-    few children (`in_tiles`) a chunk has up to 16 of them; else all of a parent's, and a weight takes
-    another byte or more for the child's number.
+    few children (`in_tiles`) a chunk has up to 16 of them; else all of a parent's, and a weight
+    takes another byte or more for the child's number.
     """
 
     n_features: int
@@ -244,8 +244,8 @@ class ChunkedWeights:
         )
         if not fits:
             raise ShapeError(
-                f"the arrays of a level with {weights.n_parents:,} parents, {rows:,} chunk rows and "
-                f"{n_features:,} features do not fit together."
+                f"the arrays of a level with {weights.n_parents:,} parents, {rows:,} chunk rows "
+                f"and {n_features:,} features do not fit together."
             )
         return weights
 
