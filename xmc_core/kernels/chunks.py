@@ -38,8 +38,8 @@ from xmc_core.types import Bytes, Floats, Indices, Pointers
 FIELDS = (
     "parents", "widest", "form", "single", "wide_remainders", "base_bits", "exponent",
     "post_processor", "pointer", "biases", "parent_chunks", "chunk_pointer", "bucket_pointer",
-    "shifts", "starts", "remainders", "row_base", "row_pointer", "places", "values", "allowed", "first_dense",
-    "n_dims", "width", "dense",
+    "shifts", "starts", "remainders", "row_base", "row_pointer", "places", "values", "allowed",
+    "first_dense", "n_dims", "width", "dense",
 )  # fmt: skip
 """Columns of the table of levels: numbers, then the addresses of arrays (ChunkedWeights says what
 they hold; `allowed` is 0 where every node is)."""
