@@ -200,3 +200,22 @@ def disentangled(
         for number in chosen or home[:1]:
             result[number].append(label)
     return result
+
+
+def label_case(
+    leaves: list[list[int]], Y: Dense, beams: Dense, label: int
+) -> tuple[int, int, int, dict[int, tuple[int, int]]]:
+    """Documents of a label; those that reach none of its leaves; those that only reach one because
+    there are several; for each leaf how many reach it, and how many of these no other."""
+    own = [number for number, leaf in enumerate(leaves) if label in leaf]
+    met = [
+        {number for number in own if beams[sample, number] > 0}
+        for sample in range(len(Y))
+        if Y[sample, label] > 0
+    ]
+    clusters = {
+        number: (sum(number in m for m in met), sum(m == {number} for m in met)) for number in own
+    }
+    missed = sum(not m for m in met)
+    kept_one = min(sum(number not in m for m in met) for number in own)
+    return len(met), missed, kept_one - missed, clusters

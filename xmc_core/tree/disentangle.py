@@ -69,7 +69,7 @@ def disentangle_tree(
     Liu, Chang, Yu, Hsieh and Dhillon, "Label Disentanglement in Partition-based Extreme Multilabel
     Classification", NeurIPS 2021, section 3.
     """
-    _check(tree, Y, beams)
+    check_beams(tree, Y, beams)
     choice = _Choice(tree, Y, beams, config.popularity, n_threads)
     most = tree.n_labels
     if config.capacity > 0:
@@ -169,7 +169,8 @@ class _Choice:
         )  # fmt: skip
 
 
-def _check(tree: LabelTree, Y: SparseRows, beams: SparseRows) -> None:
+def check_beams(tree: LabelTree, Y: SparseRows, beams: SparseRows) -> None:
+    """Raises ShapeError if Y or beams do not fit the tree or each other."""
     if Y.shape[1] != tree.n_labels:
         raise ShapeError(f"Y has {Y.shape[1]:,} labels but the tree has {tree.n_labels:,}.")
     if beams.shape[1] != tree.n_leaves:
