@@ -1,8 +1,10 @@
 """What people want to see of a finished stage without opening a file."""
 
 import base64
+import csv
 import json
 from collections.abc import Callable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,11 @@ from xmc_core.metrics.report import MODELS, SUMMARY
 
 CLUSTERS, NAMES = 8, 6
 """Clusters shown of a tree, and labels of each."""
+
+AMBIGUOUS = 20
+"""Lines shown of the most ambiguous labels: one a label and cluster."""
+
+AMBIGUOUS_SHOWN = ("label", "documents", "ambiguity", "words", "reached", "alone")
 
 PICTURE_BYTES = 200_000
 """Pictures are kept in Dagster's event log, which is a database: small ones only."""
@@ -38,7 +45,8 @@ def read_metrics(reports: Path) -> dict[str, dict[str, float]]:
 
 
 def evaluation_details(project: DvcProject, dataset: str) -> Details:
-    """The three models side by side, the final model's figures under their own names, pictures."""
+    """The three models side by side, the final model's figures under their own names, labels with
+    several meanings, pictures."""
     reports = project.paths(dataset).reports
     metrics = read_metrics(reports)
     final = metrics[MODELS[-1]]
@@ -46,8 +54,19 @@ def evaluation_details(project: DvcProject, dataset: str) -> Details:
         "models": dg.MetadataValue.md(table(metrics, list(SUMMARY))),
         **{name: dg.MetadataValue.float(value) for name, value in final.items()},
         **{file.stem: picture(file) for file in sorted(reports.glob("*.png"))},
+        "ambiguous_labels": dg.MetadataValue.md(ambiguous_table(reports)),
         "report": dg.MetadataValue.path(str(reports / "report.html")),
     }
+
+
+def ambiguous_table(reports: Path) -> str:
+    """The top of ambiguous_labels.csv."""
+    lines = [f"| {' | '.join(AMBIGUOUS_SHOWN)} |", "|---|---:|---:|---|---:|---:|"]
+    with (reports / "ambiguous_labels.csv").open(encoding="utf-8", newline="") as file:
+        for row in islice(csv.DictReader(file), AMBIGUOUS):
+            cells = (row[name] for name in AMBIGUOUS_SHOWN)
+            lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
+    return "\n".join(lines)
 
 
 def picture(file: Path) -> dg.MetadataValue:

@@ -302,7 +302,7 @@ def test_an_ensemble_answers_like_any_model(xmc: Command, project: Path):
     bundle = "data/artifacts/here/rankers/bundle"
     told = json.loads(xmc("evaluate", "here", "-i", bundle, "--json").out)
     assert told["bundle"]["metrics"] == told["final"]["metrics"]
-    assert "17 labels" in xmc("tree", "here", "--stage", "rankers").out
+    assert "17 labels" in xmc("tree", "view", "here", "--stage", "rankers").out
 
     params.write_text(params.read_text().replace("seed: 2 }]", "sede: 2 }]"))
     result = xmc("run", "-d", "here")
@@ -311,29 +311,29 @@ def test_an_ensemble_answers_like_any_model(xmc: Command, project: Path):
 
 
 def test_tree_shows_sizes_and_clusters(on_finished: Command):
-    result = on_finished("tree", "here")
+    result = on_finished("tree", "view", "here")
     assert result.code == 0
     assert "here, initial_tree: 17 labels in 4 leaves of 4 to 5" in result.out
     assert result.out.count(" leaf ") + result.out.count(" node ") == 6  # 2 above the 4 leaves
-    top = on_finished("tree", "here", "--depth", "1", "--labels", "0").out
+    top = on_finished("tree", "view", "here", "--depth", "1", "--labels", "0").out
     assert top.count(" node ") == 2
     assert " leaf " not in top
 
 
 @pytest.mark.parametrize("stage", ["disentangled_tree", "rankers"])
 def test_tree_shows_the_trees_of_later_stages(on_finished: Command, stage: str):
-    result = on_finished("tree", "here", "--stage", stage)
+    result = on_finished("tree", "view", "here", "--stage", stage)
     assert result.code == 0
     assert f"here, {stage}: 17 labels in 4 leaves" in result.out
     assert "labels live in several" in result.out
 
 
 def test_tree_finds_a_label_and_shows_its_leaf(on_finished: Command):
-    found = on_finished("tree", "here", "--search", "D11").out
+    found = on_finished("tree", "view", "here", "--search", "D11").out
     assert "1 labels in 1 leaves" in found
     row = next(line for line in found.splitlines() if "d11" in line)
     leaf = row.split()[1]
-    shown = on_finished("tree", "here", "--leaf", leaf).out
+    shown = on_finished("tree", "view", "here", "--leaf", leaf).out
     assert f"leaf {leaf}: " in shown
     assert any(line.split()[1:4] == ["d11", "│", "5"] for line in shown.splitlines())  # documents
 
@@ -352,7 +352,7 @@ def test_tree_finds_a_label_and_shows_its_leaf(on_finished: Command):
 def test_a_tree_that_cannot_be_shown_is_said(
     on_finished: Command, arguments: list[str], words: str
 ):
-    result = on_finished("tree", *arguments)
+    result = on_finished("tree", "view", *arguments)
     assert result.code == 2
     assert words in result.err
 

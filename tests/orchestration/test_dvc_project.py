@@ -45,6 +45,7 @@ def test_edges_follow_the_folders_that_stages_read():
         "evaluation": {
             "dataset",
             "tfidf_features",
+            "initial_tree",
             "matcher",
             "disentangled_tree",
             "xr_transformer",

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from xmc_core.config import CalibrationConfig, Config
+from tests.reference.features import label_case
+from xmc_core.config import CalibrationConfig, Config, TfidfConfig
 from xmc_core.data import Dataset, Predictions
 from xmc_core.errors import DataError
+from xmc_core.features.tfidf import fit_tfidf
 from xmc_core.inference.calibration import fit_calibration
 from xmc_core.metrics import evaluate, load_rows, not_worse, split_digest
 from xmc_core.metrics.matching import find_hits
@@ -47,6 +49,15 @@ def features(Y: SparseRows, rng: np.random.Generator) -> SparseRows:
     return csr_array(noise / np.linalg.norm(noise, axis=1, keepdims=True).clip(1e-6))
 
 
+def made_beams() -> SparseRows:
+    """Two of the six leaves, and score 0 in one of them."""
+    rng = np.random.default_rng(5)
+    leaves = np.sort(rng.permuted(np.tile(np.arange(6), (N_TRAIN, 1)), axis=1)[:, :2], axis=1)
+    scores = rng.integers(0, 9, leaves.size).astype(np.float32) / 8
+    pointer = np.arange(0, leaves.size + 1, 2)
+    return csr_array((scores, leaves.ravel(), pointer), shape=(N_TRAIN, 6))
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> ProjectPaths:
     """All stages but the last."""
@@ -71,15 +82,25 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> ProjectPaths:
         "tfidf-features",
         matrices={"X_train": X_train, "X_test": X_test},
     )
+    words = [f"word{word}" for word in range(X_train.shape[1])]
+    vectorizer, _ = fit_tfidf([" ".join(words)], TfidfConfig(min_df=1, max_ngram=1))
+    vectorizer.save(paths.out("tfidf_features") / "vectorizer")
+    write_store(
+        paths.out("initial_tree"),
+        "initial-tree",
+        matrices={"label_features": csr_array(Y_train.T @ X_train)},
+    )
     leaves = [list(range(start, start + 4)) for start in range(0, N_LABELS, 4)]
     trees = {"matcher": LabelTree.from_leaves(leaves, branching=3)}
-    leaves[0].append(9)  # one label lives in two clusters
+    for leaf, label in ((0, 9), (4, 2), (5, 2), (1, 20)):  # labels that live in several clusters
+        leaves[leaf].append(label)
     trees["disentangled_tree"] = LabelTree.from_leaves(leaves, branching=3)
     for stage, tree in trees.items():
         model = train_xr_linear(X_train, Y_train, CONFIG, tree=tree)
         model.save(paths.out(stage) / "model")
         model.predict(X_test, top_k=10).save(paths.out(stage) / "predictions")
-        write_store(paths.out(stage), stage.replace("_", "-"))
+        write_store(paths.out(stage), stage.replace("_", "-"), matrices={"beams": made_beams()})
+        tree.save(paths.out(stage) / "tree")
     shutil.copytree(
         paths.out("disentangled_tree") / "predictions", paths.out("rankers") / "predictions"
     )
@@ -188,6 +209,55 @@ def test_tables_hold_a_line_for_each_decile_and_beam(evaluated):
     assert upper[-1] == lower[-1]
     assert len(tables["thresholds.csv"].splitlines()) == 1  # nothing was calibrated
     assert tables["curves.csv"].decode() == CURVES
+
+
+def test_ambiguous_labels_agree_with_counting_by_hand(evaluated):
+    """The slow way: document by document, leaf by leaf."""
+    dataset = Dataset.load(evaluated.out("dataset"))
+    tree = LabelTree.load(evaluated.out("disentangled_tree") / "tree")
+    leaves = [tree.leaf_labels(leaf).tolist() for leaf in range(tree.n_leaves)]
+    beams = made_beams()
+    beams.data[:] = 1.0  # whatever is stored is reached
+    cases = []
+    for label in range(N_LABELS):
+        if sum(label in leaf for leaf in leaves) > 1:
+            case = label_case(leaves, dataset.Y_train.toarray(), beams.toarray(), label)
+            cases.append((-case[2] / case[0], -case[2], label, case))
+    assert len(cases) == 3
+    expected = []
+    for share, _, label, (documents, missed, _, clusters) in sorted(cases):
+        for leaf in sorted(clusters, key=lambda own: (*(-n for n in clusters[own]), own)):
+            expected.append(
+                (
+                    dataset.label_names[label], str(documents), str(missed),
+                    f"{100 * abs(share):.4f}", str(leaf), *map(str, clusters[leaf]),
+                )
+            )  # fmt: skip
+    with (evaluated.reports / "ambiguous_labels.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    names = ("label", "documents", "missed", "ambiguity", "cluster", "reached", "alone")
+    assert [tuple(row[name] for name in names) for row in rows] == expected
+    assert all(row["words"].startswith("word") for row in rows)
+    assert len({row["ambiguity"] for row in rows}) > 1
+
+    report = (evaluated.reports / "report.md").read_text(encoding="utf-8")
+    section = report.split("## Labels with several meanings")[1].split("\n## ")[0]
+    assert f"3 of {N_LABELS} labels live in several clusters" in section
+    for row in rows:
+        assert f"({row['reached']} documents, {row['alone']} only here)" in section
+    assert rows[0]["words"].replace("; ", " · ") in section
+    assert f"{float(rows[0]['ambiguity']):.1f} |" in section
+    html = (evaluated.reports / "report.html").read_text(encoding="utf-8")
+    assert "<h2>Labels with several meanings</h2>" in html
+
+
+def test_a_tree_of_one_cluster_a_label_has_no_ambiguous_labels(copy):
+    paths = copy("project")
+    shutil.rmtree(paths.out("disentangled_tree"))
+    shutil.copytree(paths.out("matcher"), paths.out("disentangled_tree"))
+    run_stage("evaluation", paths, CONFIG, quiet=True)
+    assert len((paths.reports / "ambiguous_labels.csv").read_text().splitlines()) == 1
+    assert "several meanings" not in (paths.reports / "report.md").read_text(encoding="utf-8")
 
 
 def test_examples_are_five_labelled_rows_with_their_answers_marked(evaluated):

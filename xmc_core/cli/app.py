@@ -72,7 +72,7 @@ app.command(rich_help_panel="Models")(prediction.predict)
 app.command(rich_help_panel="Models")(evaluation.evaluate)
 app.command(rich_help_panel="Models")(evaluation.compare)
 app.command(rich_help_panel="Models")(evaluation.threshold)
-app.command(rich_help_panel="Models")(tree.tree)
+app.add_typer(tree.app, name="tree", rich_help_panel="Models")
 app.command(rich_help_panel="This machine")(doctor.doctor)
 app.command(rich_help_panel="This machine")(warmup.warmup)
 

@@ -1,4 +1,4 @@
-"""xmc tree: what the clusters of a data set's labels are about."""
+"""xmc tree view, show: what the clusters of a data set's labels are about."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.tree import Tree
 
-    from xmc_core.stages.paths import ProjectPaths
+    from xmc_core.persistence import Store
+    from xmc_core.stages.inputs import Inputs
     from xmc_core.tree import LabelTree
     from xmc_core.tree.describe import TreeGuide
     from xmc_core.types import Pointers
@@ -21,6 +22,16 @@ SHOWN_NODES = 40
 """Without --depth, the tree is shown down to the last level with at most so many nodes."""
 
 SHOWN_HITS = 20
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="The label tree: its clusters, and why a label lives in which.",
+)
+
+DatasetArgument = Annotated[
+    str, typer.Argument(metavar="DATASET", help="A data set of params.yaml.")
+]
 
 
 class Grown(StrEnum):
@@ -31,8 +42,9 @@ class Grown(StrEnum):
     rankers = "rankers"
 
 
-def tree(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A data set of params.yaml.")],
+@app.command()
+def view(
+    dataset: DatasetArgument,
     leaf: Annotated[
         int | None, typer.Option("--leaf", min=0, help="All labels of this leaf.")
     ] = None,
@@ -57,17 +69,20 @@ def tree(
     ] = Grown.initial_tree,
     preset: PresetOption = None,
 ) -> None:
-    """Show the label tree: the most telling words and the most typical labels of each cluster.
+    """Draw the label tree: the most telling words and the most typical labels of each cluster.
 
-    Example: `xmc tree python-api --search sparse`, then `xmc tree python-api --leaf 12`
+    Example: `xmc tree view python-api --search sparse`, then `xmc tree view python-api --leaf 12`
     """
+    import numpy as np
     from rich.console import Console
 
+    from xmc_core.stages.inputs import Inputs
     from xmc_core.stages.paths import ProjectPaths
 
     if leaf is not None and search is not None:
         raise ConfigError("give --leaf or --search, not both.")
-    guide, counts = open_guide(ProjectPaths(DATA, dataset, preset), stage)
+    guide, data = open_guide(Inputs(ProjectPaths(DATA, dataset, preset)), stage)
+    counts = np.bincount(data.csr("Y_train").indices, minlength=guide.tree.n_labels)
     console = Console(markup=False, highlight=False)
     if leaf is not None:
         _show_leaf(console, guide, counts, leaf, words)
@@ -79,27 +94,83 @@ def tree(
         console.print(_branches(guide, _shown_depth(guide.tree, depth), words, labels))
 
 
-def open_guide(paths: "ProjectPaths", stage: Grown) -> "tuple[TreeGuide, Pointers]":
-    """The tree of a stage with its words and names, and the training documents of each label."""
-    import numpy as np
+@app.command()
+def show(
+    dataset: DatasetArgument,
+    label: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="LABEL",
+            help="Its name, a part that no other name has, or its number as #12; "
+            "without it, the most ambiguous labels are listed.",
+            show_default=False,
+        ),
+    ] = None,
+    words: Annotated[int, typer.Option("--words", min=1, help="Words per cluster.")] = 6,
+    siblings: Annotated[
+        int, typer.Option("--siblings", min=0, help="Other labels shown of each cluster.")
+    ] = 6,
+    documents: Annotated[
+        int, typer.Option("--documents", min=0, help="Documents shown of each cluster.")
+    ] = 3,
+    most: Annotated[
+        int, typer.Option("--most", min=1, help="Labels listed at most, without LABEL.")
+    ] = 20,
+    stage: Annotated[
+        Grown | None,
+        typer.Option(
+            "--stage",
+            help="Which tree: as it was grown, or as it is used (an ensemble's first one).",
+            show_default="disentangled_tree, where it is there",
+        ),
+    ] = None,
+    preset: PresetOption = None,
+) -> None:
+    """Show the clusters of a label, and the training documents that made the case for each.
 
+    Counted are beams of rows held out: where a matcher that has not seen a document looks for its
+    labels (with several rounds of disentangling, the first round's).
+
+    Example: `xmc tree show python-api`, then `xmc tree show python-api numpy.sort`
+    """
+    from rich.console import Console
+
+    from xmc_core.cli import tree_label
+    from xmc_core.stages.inputs import Inputs
+    from xmc_core.stages.paths import ProjectPaths
+
+    paths = ProjectPaths(DATA, dataset, preset)
+    if stage is None:
+        there = (paths.out(Grown.disentangled_tree) / "manifest.json").exists()
+        stage = Grown.disentangled_tree if there else Grown.initial_tree
+    inputs = Inputs(paths)
+    guide, data = open_guide(inputs, stage)
+    shown = tree_label.Shown(inputs, guide, data, stage.value)
+    console = Console(markup=False, highlight=False)
+    if label is None:
+        tree_label.list_ambiguous(console, shown, most=most, words=words)
+    else:
+        number = tree_label.find_label(guide.label_names, label, guide.tree.n_labels)
+        sizes = tree_label.Sizes(words, siblings, documents)
+        tree_label.show_label(console, shown, number, sizes)
+
+
+def open_guide(inputs: "Inputs", stage: Grown) -> "tuple[TreeGuide, Store]":
+    """The tree of a stage with its words and names, and the data set without its texts."""
     from xmc_core.models import PipelineModel
     from xmc_core.persistence import read_store
-    from xmc_core.stages.inputs import Inputs
     from xmc_core.tree import LabelTree
     from xmc_core.tree.describe import TreeGuide
 
-    folder = paths.existing(stage.value)
+    folder = inputs.paths.existing(stage.value)
     grown = (
         PipelineModel.load(folder / "bundle").members[0].model.tree
         if stage is Grown.rankers
         else LabelTree.load(folder / "tree")
     )
-    features = read_store(paths.existing("initial_tree"), "initial-tree").csr("label_features")
-    data = read_store(paths.existing("dataset"), "dataset")  # without its texts
-    counts = np.bincount(data.csr("Y_train").indices, minlength=grown.n_labels)
-    terms = Inputs(paths).vectorizer.terms()
-    return TreeGuide(grown, features, terms, data.strings("label_names")), counts
+    data = read_store(inputs.paths.existing("dataset"), "dataset")
+    names = data.strings("label_names")
+    return TreeGuide(grown, inputs.label_features, inputs.vectorizer.terms(), names), data
 
 
 def size(tree: "LabelTree") -> str:

@@ -7,6 +7,7 @@ are those of metrics.json, so that no two places show different ones.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from xmc_core.metrics.ambiguity import Ambiguous, ambiguous_blocks
 from xmc_core.metrics.bootstrap import Interval, PairedResult, holm
 from xmc_core.metrics.promises import Promise
 from xmc_core.metrics.render import Answer, Answers, Block, Cell, Heading, Picture, Table, Text
@@ -69,6 +70,9 @@ class Evaluation:
     reliability: Picture | None = None
     probabilities: Probabilities | None = None
     """None for scores that are none."""
+
+    ambiguous: Ambiguous | None = None
+    """Labels in several clusters of the disentangled tree."""
 
     over_members: Mapping[str, Mapping[str, PairedResult]] = field(default_factory=dict)
     """The final model minus each member, where it is an ensemble."""
@@ -134,6 +138,7 @@ def blocks(evaluation: Evaluation) -> list[Block]:
         *evaluation.pictures,
         *_groups(evaluation),
         *evaluation.more_pictures,
+        *ambiguous_blocks(evaluation.ambiguous),
         *_probabilities(evaluation),
         Heading("Five questions"),
         Text(

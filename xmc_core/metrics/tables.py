@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from xmc_core.metrics.ambiguity import AmbiguousLabel
 from xmc_core.metrics.bootstrap import Interval, PairedResult, holm
 from xmc_core.metrics.promises import POINT_COLUMNS, Promise
 from xmc_core.metrics.ranking import rounded
@@ -67,6 +68,23 @@ def thresholds_csv(promises: Sequence[Promise]) -> str:
     for promise in promises:
         cells = (promise.wanted, promise.threshold, *promise.held_out, *promise.test)
         rows.append(tuple(map(_cell, cells)))
+    return _csv(rows)
+
+
+AMBIGUOUS_COLUMNS = (
+    "label", "documents", "missed", "ambiguity", "cluster", "words", "reached", "alone"
+)  # fmt: skip
+
+
+def ambiguous_csv(labels: Sequence[AmbiguousLabel]) -> str:
+    """A line a label and cluster, the most ambiguous label first; ambiguity in percent. Words are
+    separated by semicolons."""
+    rows: list[Sequence[object]] = [AMBIGUOUS_COLUMNS]
+    for label in labels:
+        own = (label.name, label.documents, label.missed, _cell(label.ambiguity))
+        for cluster in label.clusters:
+            words = "; ".join(cluster.words)
+            rows.append((*own, cluster.leaf, words, cluster.reached, cluster.alone))
     return _csv(rows)
 
 

@@ -20,6 +20,7 @@ from xmc_core.data import Dataset, Predictions
 from xmc_core.errors import DataError
 from xmc_core.inference.calibration import Calibration
 from xmc_core.metrics import plots
+from xmc_core.metrics.ambiguity import Ambiguous
 from xmc_core.metrics.bootstrap import Interval, PairedResult, compare_models, compare_pairs
 from xmc_core.metrics.promises import POINT_COLUMNS, Promise, above
 from xmc_core.metrics.ranking import KS, RowScores
@@ -50,6 +51,7 @@ from xmc_core.metrics.slices import (
 )
 from xmc_core.metrics.summary import CUT, all_metrics, frequencies, row_figures
 from xmc_core.metrics.tables import (
+    ambiguous_csv,
     comparison_json,
     empty_curves,
     groups_csv,
@@ -62,6 +64,8 @@ from xmc_core.metrics.tables import (
 )
 from xmc_core.persistence.atomic import write_text
 from xmc_core.reporting import Reporter
+from xmc_core.stages.ambiguity import ambiguous_labels
+from xmc_core.tree.describe import TreeGuide
 
 if TYPE_CHECKING:
     from xmc_core.stages.inputs import Inputs
@@ -77,6 +81,7 @@ REPORT_FILES = (
     "groups.csv",
     "thresholds.csv",
     "recall.csv",
+    "ambiguous_labels.csv",
     "curves.csv",
     *(f"{name}.{kind}" for name in PICTURES for kind in ("png", "svg")),
     "report.md",
@@ -91,6 +96,9 @@ PRECISIONS = (50.0, 60.0, 70.0, 80.0, 90.0, 95.0)
 """Wanted precisions in the report, as far as held-out rows reached them."""
 
 EXAMPLES = 5
+
+AMBIGUOUS = 200
+"""Labels in ambiguous_labels.csv at most."""
 
 
 def run(inputs: "Inputs", config: Config, out: Path, report: Reporter) -> None:
@@ -108,6 +116,7 @@ def run(inputs: "Inputs", config: Config, out: Path, report: Reporter) -> None:
     slices = {model: _slices(own, dataset, config) for model, own in predictions.items()}
     figures, groups = _groups(predictions, dataset, config)
     recalls = _recalls(inputs, config, report)
+    ambiguous = _ambiguous(inputs)
     promises = _promises(inputs, predictions[MODELS[-1]])
     answers = _answers(dataset, predictions[MODELS[-1]])
     curves = _curves(inputs.paths.existing("xr_transformer") / "curves.csv")
@@ -137,6 +146,7 @@ def run(inputs: "Inputs", config: Config, out: Path, report: Reporter) -> None:
             if are_probabilities(predictions[MODELS[-1]])
             else None,
             probabilities=promises,
+            ambiguous=ambiguous,
         )
     )
     title = f"Evaluation of {inputs.paths.dataset}"
@@ -146,6 +156,7 @@ def run(inputs: "Inputs", config: Config, out: Path, report: Reporter) -> None:
         "groups.csv": groups_csv(figures),
         "thresholds.csv": thresholds_csv(promises.promises if promises else ()),
         "recall.csv": recall_csv(recalls),
+        "ambiguous_labels.csv": ambiguous_csv(ambiguous.labels),
         "curves.csv": curves,
         "report.md": to_markdown(title, told),
         "report.html": to_html(title, told),
@@ -296,6 +307,16 @@ def _recalls(
             f"{model}: a beam of {config.inference.beam_size} reaches {reached:.1f} % of the labels"
         )
     return recalls
+
+
+def _ambiguous(inputs: "Inputs") -> Ambiguous:
+    guide = TreeGuide(
+        inputs.disentangled_tree,
+        inputs.label_features,
+        inputs.vectorizer.terms(),
+        inputs.dataset.label_names,
+    )
+    return ambiguous_labels(guide, inputs.Y_train, inputs.beams, AMBIGUOUS)
 
 
 def _answers(dataset: Dataset, predictions: Predictions) -> list[Answer]:

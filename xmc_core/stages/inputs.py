@@ -50,6 +50,11 @@ class Inputs:
         return LabelTree.load(self.paths.existing("initial_tree") / "tree")
 
     @cached_property
+    def label_features(self) -> SparseRows:
+        """Of `initial_tree`: (n_labels, n_features) what it was grown on."""
+        return read_store(self.paths.existing("initial_tree"), "initial-tree").csr("label_features")
+
+    @cached_property
     def matcher(self) -> XRLinear:
         """Of `matcher`: XR-Linear over the initial tree."""
         return XRLinear.load(self.paths.existing("matcher") / "model")
