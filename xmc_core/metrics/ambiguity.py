@@ -9,10 +9,9 @@ SHOWN = 10
 """Labels in the report; the file beside it has more."""
 
 DEFINITION = (
-    "percent of a label's training documents that would be out of reach if the label kept the one "
-    "cluster alone that most of them reach: those whose beam finds another of its clusters and not "
-    "that one. With two clusters 50 is an even split. Beams are the matcher's, of rankers that had "
-    "not seen the document"
+    "percent of a label's training documents that are found only because it has several clusters, "
+    "and would be missed if it kept the one that most of them reach. With two clusters 50 is an "
+    "even split. Beams are the matcher's, by rankers that had not seen the document"
 )
 
 
@@ -75,12 +74,12 @@ def ambiguous_blocks(ambiguous: Ambiguous | None) -> list[Block]:
         Heading("Labels with several meanings"),
         Text(
             f"{ambiguous.n_several:,} of {ambiguous.n_labels:,} labels live in several clusters of "
-            f"the disentangled tree. Here the {len(rows)} most ambiguous, each with the telling "
-            "words of its clusters, the documents whose beam reaches a cluster, and those of them "
-            f"that no other cluster of the label would find. Ambiguity: {DEFINITION}. Missed: "
-            "documents whose beam reaches no cluster of the label."
+            f"the disentangled tree. The {len(rows)} most ambiguous, each with the telling words "
+            "of its clusters, the training documents whose beam reaches a cluster, and those of "
+            "them whose beam reaches no other cluster of the label. Missed: documents whose beam "
+            f"reaches none. Ambiguity: {DEFINITION}."
         ),
-        Table(("Label, its clusters", "Documents", "Missed", "Ambiguity"), rows),
+        Table(("Label, its clusters", "Documents", "Missed", "Ambiguity, %"), rows),
     ]
 
 
