@@ -24,10 +24,7 @@ from typing import Any
 import report
 import sets
 from journal import Journal, Task, in_fresh_process, run_all
-from report_disentangle import GROWN, MOVED, clusters_title
-
-BEST = 2
-"""Clusters of a label at which rounds and bounds are looked at."""
+from report_disentangle import BEST, CHOSEN, GROWN, MOVED, clusters_title
 
 PRESET = "linear"
 OVERRIDES: dict[str, Any] = {
@@ -41,11 +38,11 @@ OVERRIDES: dict[str, Any] = {
 STUDY: dict[str, dict[str, Any] | None] = {
     GROWN: None,
     **{clusters_title(number): {"max_clusters": number} for number in (1, 2, 3, 4, 6)},
-    f"{clusters_title(BEST)}, 2 rounds": {"max_clusters": BEST, "rounds": 2},
-    f"{clusters_title(BEST)}, 3 rounds": {"max_clusters": BEST, "rounds": 3},
-    f"{clusters_title(BEST)}, no bound": {"max_clusters": BEST, "capacity": 0.0},
+    f"{CHOSEN}, 2 rounds": {"max_clusters": BEST, "rounds": 2},
+    f"{CHOSEN}, 3 rounds": {"max_clusters": BEST, "rounds": 3},
+    f"{CHOSEN}, no bound": {"max_clusters": BEST, "capacity": 0.0},
     # A bound grows with the clusters a label may have, used or not: as much room without them.
-    f"{MOVED}, room of {clusters_title(BEST)}": {"max_clusters": 1, "capacity": 1.2 * BEST - 1},
+    f"{MOVED}, room of {CHOSEN}": {"max_clusters": 1, "capacity": 1.2 * BEST - 1},
     f"{MOVED}, no bound": {"max_clusters": 1, "capacity": 0.0},
 }
 """What each variant changes in `disentangle` of the preset: one round, capacity .2."""
@@ -53,9 +50,9 @@ STUDY: dict[str, dict[str, Any] | None] = {
 MERGED: dict[str, dict[str, Any] | None] = {
     GROWN: None,
     MOVED: STUDY[MOVED],
-    clusters_title(2): {"max_clusters": 2},
-    f"{clusters_title(2)}, 2 rounds": {"max_clusters": 2, "rounds": 2},
-    f"{clusters_title(2)}, no bound": {"max_clusters": 2, "capacity": 0.0},
+    CHOSEN: STUDY[CHOSEN],
+    f"{CHOSEN}, 2 rounds": STUDY[f"{CHOSEN}, 2 rounds"],
+    f"{CHOSEN}, no bound": STUDY[f"{CHOSEN}, no bound"],
 }
 PAIRS = {"pairs": 100, "train_count": 10, "test_count": 3}
 """Rows that each label of a pair has at least, without the other one."""

@@ -58,16 +58,14 @@ class Data:
     Y_test: csr_array
 
     @property
-    def Y_known(self) -> csr_array:  # noqa: N802
+    def Y_known(self) -> csr_array:
         """Of the test rows, the labels that training knows."""
         return csr_array(self.Y_test[:, : self.Y.shape[1]])
 
     def head(self, rows: int, test_rows: int) -> "Data":
         """The first rows; 0: all."""
         rows, test_rows = rows or self.X.shape[0], test_rows or self.X_test.shape[0]
-        return Data(
-            self.X[:rows], self.Y[:rows], self.X_test[:test_rows], self.Y_test[:test_rows]
-        )
+        return Data(self.X[:rows], self.Y[:rows], self.X_test[:test_rows], self.Y_test[:test_rows])
 
 
 @contextmanager
