@@ -46,7 +46,7 @@ apart: more than half of each meaning's rows go to one cluster, and the two to d
 training rows or more that were not merged. Means ± standard deviation over the seeds."""
 
 Difference = tuple[float, float]
-"""Mean and standard deviation over the seeds; 0 where there is one seed."""
+"""Mean and standard deviation over the seeds; the second is 0 where there is one seed."""
 
 
 def of(rows: list[Row], task: str) -> list[Row]:
@@ -149,8 +149,11 @@ def mean_line(rows: list[Row], variant: str) -> str:
 
 
 def difference_line(rows: list[Row], variant: str, base: str) -> str:
-    found = (apart(rows, variant, base, field) for field in (*METRICS, "missed"))
-    return f"| {variant} | {' | '.join(f'{mean:+.2f} ± {sd:.2f}' for mean, sd in found)} |"
+    cells = [variant]
+    for field in (*METRICS, "missed"):
+        mean, deviation = apart(rows, variant, base, field)
+        cells.append(f"{mean:+.2f}" + (f" ± {deviation:.2f}" if len(rows) > 1 else ""))
+    return f"| {' | '.join(cells)} |"
 
 
 def summary(rows: list[Row], variants: list[str]) -> Iterable[str]:
@@ -160,7 +163,10 @@ def summary(rows: list[Row], variants: list[str]) -> Iterable[str]:
     yield from ("", f"### All sets, beside `{MOVED}`", "")
     yield f"In times those of `{MOVED}`, median over the seeds, in the order {', '.join(sets)}:"
     yield ""
-    yield "| variant | figures better | beyond the spread worse | missed | training | rows | MB |"
+    yield (
+        "| variant | figures better | worse beyond the spread | missed | training | test rows | "
+        "MB |"
+    )
     yield f"|{'---|' * 7}"
     for variant in variants:
         if variant == MOVED:
@@ -177,7 +183,7 @@ def summary(rows: list[Row], variants: list[str]) -> Iterable[str]:
     titles = ("training", "test rows", "model")
     told = [
         verdict(better >= least, f"better on {better} of {total}, at least {least}"),
-        verdict(not worse, f"worse beyond the spread on {', '.join(worse) or 'none'}, none"),
+        verdict(not worse, f"worse beyond the spread on {len(worse)}, on none"),
         verdict(
             highest["missed"] <= MISSES, f"missed {highest['missed']:.2f} times, at most {MISSES}"
         ),
@@ -187,6 +193,8 @@ def summary(rows: list[Row], variants: list[str]) -> Iterable[str]:
         ),
     ]
     yield from ("", f"Goals of `{CHOSEN}` beside `{MOVED}`, on the worst set: {'; '.join(told)}.")
+    if worse:
+        yield f"Worse: {', '.join(worse)}."
 
 
 def merged_section(rows: list[Row]) -> Iterable[str]:

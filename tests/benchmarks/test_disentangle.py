@@ -244,6 +244,8 @@ def test_figures_that_are_better_and_worse_are_counted():
     better, worse, total = report_disentangle.counted(rows, CHOSEN, MOVED)
     assert (better, total) == (4, 12)  # P@1, and P@3: -0.1 and +0.2
     assert worse == ["P@5 on a (-0.85 ± 0.21)", "P@5 on b (-0.85 ± 0.21)"]
+    lines = list(report_disentangle.section(rows))
+    assert f"Worse: {', '.join(worse)}." in lines
 
 
 def test_goals_are_judged_on_the_worst_set():
@@ -254,7 +256,7 @@ def test_goals_are_judged_on_the_worst_set():
     ]
     told = next(line for line in report_disentangle.section(rows) if line.startswith("Goals of"))
     assert "better on 12 of 12, at least 9: reached" in told
-    assert "worse beyond the spread on none, none: reached" in told
+    assert "worse beyond the spread on 0, on none: reached" in told
     assert "missed 0.75 times, at most 0.75: reached" in told
     assert "training 1.70 times, at most 1.6: **not reached**" in told
     assert "test rows 1.00 times, at most 1.2: reached" in told
