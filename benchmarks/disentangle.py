@@ -30,6 +30,8 @@ PRESET = "linear"
 OVERRIDES: dict[str, Any] = {
     "n_threads": 1,
     "inference.beam_size": 10,
+    "disentangle.rounds": 1,
+    "disentangle.capacity": 0.2,
     "rankers.negatives": [["teacher_forcing"], ["teacher_forcing", "matcher_aware", "held_out"]],
 }
 """Of every variant, the grown tree included. A beam of 10, as in the paper: with that of the preset
@@ -41,11 +43,12 @@ STUDY: dict[str, dict[str, Any] | None] = {
     f"{CHOSEN}, 2 rounds": {"max_clusters": BEST, "rounds": 2},
     f"{CHOSEN}, 3 rounds": {"max_clusters": BEST, "rounds": 3},
     f"{CHOSEN}, no bound": {"max_clusters": BEST, "capacity": 0.0},
+    f"{CHOSEN}, popularity 0": {"max_clusters": BEST, "popularity": 0.0},
     # A bound grows with the clusters a label may have, used or not: as much room without them.
-    f"{MOVED}, room of {CHOSEN}": {"max_clusters": 1, "capacity": 1.2 * BEST - 1},
+    f"{MOVED}, room of {CHOSEN}": {"max_clusters": 1, "capacity": round(1.2 * BEST - 1, 6)},
     f"{MOVED}, no bound": {"max_clusters": 1, "capacity": 0.0},
 }
-"""What each variant changes in `disentangle` of the preset: one round, capacity .2."""
+"""What each variant changes in `disentangle`."""
 
 MERGED: dict[str, dict[str, Any] | None] = {
     GROWN: None,

@@ -14,6 +14,9 @@ from report_disentangle import GROWN, MOVED, apart, by_set, clusters_title, of, 
 from xmc_core.metrics.plots import COLOURS, INK, MARKERS, STYLE
 
 HIGHEST = 6
+APART = 0.06
+"""Between lines, so that the whiskers of one do not hide those of another."""
+
 Point = tuple[float, float]
 """A value and its deviation over the seeds."""
 
@@ -104,7 +107,7 @@ def _line(
     variants = steps(rows)
     points = [value(variant) for variant in variants]
     axes.errorbar(
-        range(len(variants)),
+        [step + APART * (place - 2) for step in range(len(variants))],
         [middle for middle, _ in points],
         yerr=[deviation for _, deviation in points],
         color=COLOURS[place],

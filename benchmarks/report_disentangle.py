@@ -29,8 +29,8 @@ MISSES = 0.75
 STUDY_TEXT = f"""\
 Preset `linear` with a beam of 10 and `held_out` among the negatives, one thread; every variant of a
 set and seed on the same grown tree and the same beams of rows held out, the seeds move the tree.
-`{GROWN}`: no label moves; λ: at most so many clusters a label, so λ 1 lets labels move; one round
-and `capacity` .2 unless stated. A leaf may hold (1 + capacity) λ times the labels of an average
+`{GROWN}`: no label moves; λ: at most so many clusters a label, so λ 1 lets labels move; one round,
+`capacity` .2 and `popularity` .1 unless stated. A leaf may hold (1 + capacity) λ times the labels of an average
 one: `room of {CHOSEN}` lets labels move, with leaves as large as there. Missed: true labels of the
 test rows, of those that training knows, in no cluster of their row's beam. Clusters, training, test
 rows: CPU seconds of reassigning (with several rounds, of the beams between them, too), of training

@@ -135,7 +135,8 @@ def test_with_as_much_room_a_label_that_moves_has_the_leaves_of_the_chosen_varia
     room = disentangle.STUDY[f"{MOVED}, room of {CHOSEN}"]
     chosen = load_config(
         preset=disentangle.PRESET,
-        overrides={f"disentangle.{n}": v for n, v in disentangle.STUDY[CHOSEN].items()},
+        overrides=disentangle.OVERRIDES
+        | {f"disentangle.{name}": to for name, to in disentangle.STUDY[CHOSEN].items()},
     ).disentangle
     assert (1 + room["capacity"]) * room["max_clusters"] == pytest.approx(
         (1 + chosen.capacity) * chosen.max_clusters
