@@ -17,8 +17,12 @@ def clusters_title(number: int) -> str:
 
 
 MOVED, CHOSEN = clusters_title(1), clusters_title(BEST)
-JUDGED = (CHOSEN, f"{CHOSEN}, 3 rounds")
-"""By the goals: one round, and what the presets do."""
+JUDGED = {
+    CHOSEN: f"{MOVED}, room of {CHOSEN}",
+    f"{CHOSEN}, 3 rounds": f"{MOVED}, room of {CHOSEN}, 3 rounds",
+}
+"""By the goals: one round, and what the presets do. Beside each, what differs from it in the number
+of clusters alone: the goals are set against one round of MOVED, with half the room."""
 
 COSTS = {"train_cpu": 1.6, "predict_cpu": 1.2, "model_bytes": 1.3}
 """Goals, in times those of MOVED."""
@@ -181,9 +185,17 @@ def summary(rows: list[Row], variants: list[str]) -> Iterable[str]:
             for field in fields
         ]
         yield f"| {variant} | {better} of {total} | {len(worse)} | {' | '.join(times)} |"
-    for variant in JUDGED:
+    for variant, alike in JUDGED.items():
         if variant in variants:
             yield from goals(rows, variant)
+        if {variant, alike} <= set(variants):
+            better, worse, total = counted(rows, variant, alike)
+            missed = (f"{ratio(mine, variant, alike, 'missed'):.2f}" for mine in sets.values())
+            yield (
+                f"Beside `{alike}`, as many rounds and as much room, `{variant}` is better on "
+                f"{better} of {total}, worse beyond the spread on {len(worse)}; missed "
+                f"{', '.join(missed)} times."
+            )
 
 
 def goals(rows: list[Row], variant: str) -> Iterable[str]:

@@ -263,6 +263,18 @@ def test_goals_are_judged_on_the_worst_set():
     assert "test rows 1.00 times, at most 1.2: reached" in told
 
 
+def test_what_clusters_add_is_told_beside_as_much_room_without_them():
+    alike = report_disentangle.JUDGED[CHOSEN]
+    rows = [row(**{CHOSEN: {"P@1": 51.0, "missed": 10.0}, alike: {"P@3": 52.0, "missed": 8.0}})]
+    assert (
+        f"Beside `{alike}`, as many rounds and as much room, `{CHOSEN}` is better on 1 of 6, worse "
+        "beyond the spread on 1; missed 1.25 times."
+    ) in report_disentangle.section(rows)
+    assert report_disentangle.JUDGED.items() <= {
+        (variant, alike) for variant in disentangle.STUDY for alike in disentangle.STUDY
+    }
+
+
 def test_pairs_pulled_apart_are_judged_by_the_majority():
     fields = ("variation", "reached", "merged_in_several", "others_in_several")
     plain = dict.fromkeys(fields, 1.0)
