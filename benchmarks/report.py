@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import median
 
+import plots_disentangle
+import report_disentangle
 import report_encoder
 import sets
 from cells import Row, percent, span, verdict
@@ -217,11 +219,13 @@ SECTIONS: dict[str, Callable[[list[Row]], Iterable[str]]] = {
     ),
     "large": large_section,
     **report_encoder.SECTIONS,
+    **report_disentangle.SECTIONS,
 }
 
 
 def write() -> None:
-    """Write the page."""
+    """Write the page and its pictures."""
+    docs = sets.ROOT / "docs"
     lines: list[str] = []
     about = []
     for name, section in SECTIONS.items():
@@ -234,15 +238,18 @@ def write() -> None:
             about.append(f"- `{file.name}`: {content['machine']}; commit {', '.join(commits)}")
         if rows or name in report_encoder.SECTIONS:  # those tell why they are empty
             lines += section(rows)
+        if name in report_disentangle.SECTIONS:
+            for picture, svg in plots_disentangle.pictures(rows).items():
+                (docs / "images" / f"{name}-{picture}.svg").write_bytes(svg)
     head = [
         "# Benchmarks",
         "",
-        "Made by `make bench-linear`, `make bench-large` and `make bench-encoder` from the runs in",
-        "`benchmarks/results`:",
+        "Made by `make bench-linear`, `make bench-large`, `make bench-encoder` and",
+        "`make bench-disentangle` from the runs in `benchmarks/results`:",
         "",
         *about,
     ]
-    (sets.ROOT / "docs" / "benchmarks.md").write_text("\n".join([*head, *lines]) + "\n")
+    (docs / "benchmarks.md").write_text("\n".join([*head, *lines]) + "\n")
 
 
 if __name__ == "__main__":

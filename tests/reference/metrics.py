@@ -140,3 +140,17 @@ def above(
     total = sum(len(true) for true in truth)
     precision = 100 * right / given if given else math.nan
     return precision, 100 * right / total, 100 * answered / len(ranked)
+
+
+def variation_of_information(one: Sequence[int], other: Sequence[int]) -> float:
+    """H(one | other) + H(other | one) in bits, item by item."""
+
+    def unsaid(a: Sequence[int], b: Sequence[int]) -> float:
+        """H(a | b): how surprising an item's group in a is, once its group in b is known."""
+        bits = 0.0
+        for group_a, group_b in zip(a, b, strict=True):
+            together = sum(x == group_a and y == group_b for x, y in zip(a, b, strict=True))
+            bits -= math.log2(together / b.count(group_b)) / len(a)
+        return bits
+
+    return unsaid(one, other) + unsaid(other, one)

@@ -10,6 +10,7 @@ from xmc_core.metrics.bootstrap import (
     paired_bootstrap,
     paired_bootstraps,
 )
+from xmc_core.metrics.partitions import variation_of_information
 from xmc_core.metrics.propensity import jain_propensity
 from xmc_core.metrics.ranking import NAMES, RowScores, evaluate, plain_name, rounded, row_scores
 from xmc_core.metrics.rows import load_rows, save_rows, split_digest
@@ -45,4 +46,5 @@ __all__ = [
     "save_rows",
     "slice_by_frequency",
     "split_digest",
+    "variation_of_information",
 ]
