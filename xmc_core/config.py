@@ -322,6 +322,11 @@ class DisentangleConfig:
     """A leaf takes at most (1 + capacity) * max_clusters * labels / leaves; 0 sets no bound, and
     popular leaves swell."""
 
+    own_room: bool = False
+    """Whether first clusters leave room in a leaf for second ones. Then more labels have two, and
+    those of two meanings are found in both more often; without, labels that move fill popular
+    leaves, which is cheaper and as good on average (docs/log.md)."""
+
     def __post_init__(self) -> None:
         _require(
             self.max_clusters >= 1, "disentangle.max_clusters", "at least 1", self.max_clusters

@@ -92,17 +92,42 @@ def test_a_bound_that_is_never_reached_changes_nothing(tree, Y, beams):
     assert leaves_of(free) == leaves_of(bounded)
 
 
+@pytest.mark.parametrize("own_room", [False, True])
 @pytest.mark.parametrize("capacity", [0.01, 0.2, 1.0])
 @pytest.mark.parametrize("max_clusters", [1, 2])
-def test_no_leaf_exceeds_its_capacity_and_no_label_is_lost(tree, Y, max_clusters, capacity):
+def test_no_leaf_exceeds_its_capacity_and_no_label_is_lost(
+    tree, Y, max_clusters, capacity, own_room
+):
     crowded = ones(150, len(LEAVES), 0.05, 4).toarray()
     crowded[:, 0] = 1  # every beam goes to leaf 0
-    config = DisentangleConfig(max_clusters=max_clusters, capacity=capacity)
+    config = DisentangleConfig(
+        max_clusters=max_clusters, min_gain=1, capacity=capacity, own_room=own_room
+    )
     result = disentangle_tree(tree, Y, csr_array(crowded), config)
-    most = math.ceil((1 + capacity) * max_clusters * N_LABELS / len(LEAVES))
-    assert np.diff(result.pointers[-1]).max() == most
+    share = (1 + capacity) * N_LABELS / len(LEAVES)
+    largest = np.diff(result.pointers[-1]).max()
+    if own_room:  # labels in leaf 0 are covered by it, and nobody wants a second place there
+        assert math.ceil(share) <= largest <= math.ceil(max_clusters * share)
+    else:
+        assert largest == math.ceil(max_clusters * share)
     assert len(result.labels_without_leaf()) == 0
     assert np.diff(result.label_leaves().indptr).max() <= max_clusters
+
+
+def test_second_clusters_may_have_room_of_their_own():
+    # Five labels want leaf 0 alone; 4 wants leaf 2 for four of its samples and leaf 0 for three.
+    tree = LabelTree.from_leaves([[0, 1], [2, 3], [4, 5]], branching=4)
+    named = [0, 1, 2, 3, 5] * 2 + [4] * 7
+    Y = csr_array(np.eye(6, dtype=np.float32)[named])
+    beams = csr_array(np.array([[1, 0, 0]] * 10 + [[0, 0, 1]] * 4 + [[1, 0, 0]] * 3, np.float32))
+    config = replace(FREE, min_gain=3, capacity=1e-6)
+
+    def in_leaf_0(own_room):
+        result = disentangle_tree(tree, Y, beams, replace(config, own_room=own_room))
+        return result.leaf_labels(0).tolist()
+
+    assert in_leaf_0(False) == [0, 1, 2, 3, 5]  # five places: 2 * 2, and a little more
+    assert in_leaf_0(True) == [0, 1, 2, 4]  # three for first clusters
 
 
 def test_a_label_that_finds_no_room_goes_to_the_nearest_leaf_that_has_some():

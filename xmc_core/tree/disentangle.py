@@ -41,8 +41,9 @@ def disentangle_tree(
     label that no beam meets stays at home.
 
     With a capacity, a leaf takes at most ceil((1 + capacity) * max_clusters * labels / leaves)
-    labels. In each turn wishes (label, leaf) are granted by falling gain; a label whose first turn
-    finds all its leaves full keeps its old one or gets the nearest with room.
+    labels, with own_room in each turn only its part of them. In a turn wishes (label, leaf) are
+    granted by falling gain; a label whose first turn finds all its leaves full keeps its old one or
+    gets the nearest with room.
 
     Parameters
     ----------
@@ -71,21 +72,22 @@ def disentangle_tree(
     """
     check_beams(tree, Y, beams)
     choice = _Choice(tree, Y, beams, config.popularity, n_threads)
-    most = tree.n_labels
-    if config.capacity > 0:
-        share = (1 + config.capacity) * config.max_clusters * tree.n_labels / tree.n_leaves
-        most = int(np.ceil(share))
-    room = np.full(tree.n_leaves, most, np.int64)
+    share = (1 + config.capacity) * tree.n_labels / tree.n_leaves
     n_wishes = min(WISHES if config.capacity > 0 else 1, tree.n_leaves)
-
-    labels, leaves = choice.grant(n_wishes, 1, room)
-    lost = np.setdiff1d(np.arange(tree.n_labels, dtype=np.int32), labels)
-    placed = np.empty(len(lost), np.int32)
-    place_nearby_into(choice.homes(lost), room, placed)
-    choice.cover(lost, placed)
-    slots = [(labels, leaves), (lost, placed)]
-    for _ in range(config.max_clusters - 1):
-        slots.append(choice.grant(n_wishes, config.min_gain, room))
+    taken = np.zeros(tree.n_leaves, np.int64)
+    slots: list[tuple[Indices, Indices]] = []
+    for turn in range(1, config.max_clusters + 1):
+        turns = turn if config.own_room else config.max_clusters
+        most = int(np.ceil(turns * share)) if config.capacity > 0 else tree.n_labels
+        room = most - taken
+        slots.append(choice.grant(n_wishes, 1 if turn == 1 else config.min_gain, room))
+        if turn == 1:
+            lost = np.setdiff1d(np.arange(tree.n_labels, dtype=np.int32), slots[0][0])
+            placed = np.empty(len(lost), np.int32)
+            place_nearby_into(choice.homes(lost), room, placed)
+            choice.cover(lost, placed)
+            slots.append((lost, placed))
+        taken = most - room
 
     slot_labels, slot_leaves = (np.concatenate(parts) for parts in zip(*slots, strict=True))
     order = np.lexsort((slot_labels, slot_leaves))
