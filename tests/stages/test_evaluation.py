@@ -49,9 +49,9 @@ def features(Y: SparseRows, rng: np.random.Generator) -> SparseRows:
     return csr_array(noise / np.linalg.norm(noise, axis=1, keepdims=True).clip(1e-6))
 
 
-def made_beams() -> SparseRows:
-    """Two of the six leaves, and score 0 in one of them."""
-    rng = np.random.default_rng(5)
+def made_beams(seed: int = 5) -> SparseRows:
+    """Two of the six leaves for each row; some scores are 0."""
+    rng = np.random.default_rng(seed)
     leaves = np.sort(rng.permuted(np.tile(np.arange(6), (N_TRAIN, 1)), axis=1)[:, :2], axis=1)
     scores = rng.integers(0, 9, leaves.size).astype(np.float32) / 8
     pointer = np.arange(0, leaves.size + 1, 2)
@@ -95,11 +95,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> ProjectPaths:
     for leaf, label in ((0, 9), (4, 2), (5, 2), (1, 20)):  # labels that live in several clusters
         leaves[leaf].append(label)
     trees["disentangled_tree"] = LabelTree.from_leaves(leaves, branching=3)
-    for stage, tree in trees.items():
+    for seed, (stage, tree) in enumerate(trees.items(), start=4):
         model = train_xr_linear(X_train, Y_train, CONFIG, tree=tree)
         model.save(paths.out(stage) / "model")
         model.predict(X_test, top_k=10).save(paths.out(stage) / "predictions")
-        write_store(paths.out(stage), stage.replace("_", "-"), matrices={"beams": made_beams()})
+        write_store(paths.out(stage), stage.replace("_", "-"), matrices={"beams": made_beams(seed)})
         tree.save(paths.out(stage) / "tree")
     shutil.copytree(
         paths.out("disentangled_tree") / "predictions", paths.out("rankers") / "predictions"
@@ -253,8 +253,8 @@ def test_ambiguous_labels_agree_with_counting_by_hand(evaluated):
 
 def test_a_tree_of_one_cluster_a_label_has_no_ambiguous_labels(copy):
     paths = copy("project")
-    shutil.rmtree(paths.out("disentangled_tree"))
-    shutil.copytree(paths.out("matcher"), paths.out("disentangled_tree"))
+    shutil.rmtree(paths.out("disentangled_tree") / "tree")
+    shutil.copytree(paths.out("matcher") / "tree", paths.out("disentangled_tree") / "tree")
     run_stage("evaluation", paths, CONFIG, quiet=True)
     assert len((paths.reports / "ambiguous_labels.csv").read_text().splitlines()) == 1
     assert "several meanings" not in (paths.reports / "report.md").read_text(encoding="utf-8")

@@ -68,6 +68,11 @@ def test_the_disentangled_tree_reaches_more(paths):
     Y = inputs.Y_train
     reached = recall_of_beam(tree, Y, held_out_beams(inputs.X_train, Y, tree, CONFIG))
     assert reached > recall_of_beam(before, Y, inputs.beams)
+    assert recall_of_beam(tree, Y, inputs.settled_beams) == reached  # not those of before
+
+    run_stage("disentangled_tree", paths, CONFIG.replace(**{"disentangle.rounds": 1}), quiet=True)
+    again = Inputs(paths)
+    assert again.settled_beams is again.beams
 
 
 def test_every_run_on_any_number_of_threads_writes_the_same_bytes(paths):

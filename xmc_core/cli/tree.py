@@ -129,7 +129,7 @@ def show(
     """Show the clusters of a label, and the training documents that made the case for each.
 
     Counted are beams of rows held out: where a matcher that has not seen a document looks for its
-    labels (with several rounds of disentangling, the first round's).
+    labels (after several rounds of disentangling, one trained on their last tree).
 
     Example: `xmc tree show python-api`, then `xmc tree show python-api numpy.sort`
     """

@@ -45,13 +45,15 @@ class Shown:
 
     @cached_property
     def beams(self) -> "SparseRows | None":
-        """Of the matcher; None where the rankers' tree was grown anew, on other leaves."""
-        if self.stage == "rankers" and not any(
-            _same(self.guide.tree, other)
-            for other in (self.inputs.initial_tree, self.inputs.disentangled_tree)
+        """Those of this tree; None where the rankers' was grown anew, on other leaves."""
+        stage = self.stage
+        if stage == "disentangled_tree" or (
+            stage == "rankers" and _same(self.guide.tree, self.inputs.disentangled_tree)
         ):
-            return None
-        return self.inputs.beams
+            return self.inputs.settled_beams
+        if stage == "initial_tree" or _same(self.guide.tree, self.inputs.initial_tree):
+            return self.inputs.beams
+        return None
 
     @cached_property
     def texts(self) -> list[str]:
@@ -132,7 +134,9 @@ def show_label(console: Console, shown: Shown, label: int, sizes: Sizes) -> None
     console.print()
     console.print(_conclusion(case, known=beams is not None))
     if beams is not None and shown.stage != "initial_tree":
-        before = label_case(shown.inputs.initial_tree, shown.Y, beams, label).clusters[0]
+        before = label_case(shown.inputs.initial_tree, shown.Y, shown.inputs.beams, label).clusters[
+            0
+        ]
         if before.leaf not in {cluster.leaf for cluster in case.clusters}:
             console.print(
                 f"In the initial tree it lived in leaf {before.leaf}, which {before.reached:,} of "

@@ -11,7 +11,7 @@ SHOWN = 10
 DEFINITION = (
     "percent of a label's training documents that are found only because it has several clusters, "
     "and would be missed if it kept the one that most of them reach. With two clusters 50 is an "
-    "even split. Beams are the matcher's, by rankers that had not seen the document"
+    "even split. Beams are those of rankers that had not seen the document"
 )
 
 

@@ -30,5 +30,7 @@ def run(inputs: Inputs, config: Config, out: Path, report: Reporter) -> None:
         "nnz": model.nnz,
         "rounds": len(found.recalls) - 1 if config.disentangle.rounds > 1 else 1,
     }
-    write_store(out, "disentangled-tree", facts=facts)
+    # After one round the beams are still the matcher's.
+    own = {} if found.beams is inputs.beams else {"beams": found.beams}
+    write_store(out, "disentangled-tree", matrices=own, facts=facts)
     report.metrics(**facts)

@@ -316,7 +316,7 @@ def _ambiguous(inputs: "Inputs") -> Ambiguous:
         inputs.vectorizer.terms(),
         inputs.dataset.label_names,
     )
-    return ambiguous_labels(guide, inputs.Y_train, inputs.beams, AMBIGUOUS)
+    return ambiguous_labels(guide, inputs.Y_train, inputs.settled_beams, AMBIGUOUS)
 
 
 def _answers(dataset: Dataset, predictions: Predictions) -> list[Answer]:

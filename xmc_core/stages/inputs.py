@@ -65,6 +65,13 @@ class Inputs:
         return read_store(self.paths.existing("matcher"), "matcher").csr("beams")
 
     @cached_property
+    def settled_beams(self) -> SparseRows:
+        """Of `disentangled_tree`: the same by rankers of its tree, where it took several rounds;
+        else those of `matcher`."""
+        store = read_store(self.paths.existing("disentangled_tree"), "disentangled-tree")
+        return store.csr("beams") if "beams.data" in store.arrays else self.beams
+
+    @cached_property
     def disentangled_tree(self) -> LabelTree:
         """Of `disentangled_tree`."""
         return LabelTree.load(self.paths.existing("disentangled_tree") / "tree")
