@@ -48,6 +48,8 @@ STUDY: dict[str, dict[str, Any] | None] = {
     f"{CHOSEN}, 3 rounds": {"max_clusters": BEST, "rounds": 3},
     f"{CHOSEN}, no bound": {"max_clusters": BEST, "capacity": 0.0},
     f"{CHOSEN}, popularity 0": {"max_clusters": BEST, "popularity": 0.0},
+    f"{CHOSEN}, own room": {"max_clusters": BEST, "own_room": True},
+    f"{CHOSEN}, own room, 3 rounds": {"max_clusters": BEST, "own_room": True, "rounds": 3},
     f"{MOVED}, room of {CHOSEN}": ROOM,
     f"{MOVED}, room of {CHOSEN}, 3 rounds": {**ROOM, "rounds": 3},
     f"{MOVED}, no bound": {"max_clusters": 1, "capacity": 0.0},
@@ -58,10 +60,19 @@ MERGED: dict[str, dict[str, Any] | None] = {
     GROWN: None,
     MOVED: STUDY[MOVED],
     CHOSEN: STUDY[CHOSEN],
-    f"{CHOSEN}, 2 rounds": STUDY[f"{CHOSEN}, 2 rounds"],
+    f"{CHOSEN}, own room": STUDY[f"{CHOSEN}, own room"],
+    f"{CHOSEN}, own room, 3 rounds": STUDY[f"{CHOSEN}, own room, 3 rounds"],
     f"{CHOSEN}, no bound": STUDY[f"{CHOSEN}, no bound"],
 }
-PAIRS = {"pairs": 100, "train_count": 10, "test_count": 3}
+MERGED_OVERRIDES: dict[str, Any] = {
+    "tree.branching": 8,
+    "tree.max_leaf_size": 128,
+    "disentangle.beam_size": 2,
+}
+"""In clusters of sixteen the rows of one meaning are scattered already; a beam of ten reaches both
+meanings from either's clusters."""
+
+PAIRS = {"pairs": 60, "train_count": 20, "test_count": 5}
 """Rows that each label of a pair has at least, without the other one."""
 
 SMALL = {"rows": 600, "test_rows": 200, "pairs": 3, "train_count": 2, "test_count": 1}
@@ -81,7 +92,11 @@ def work(task: Task, folder: str, small: bool = False) -> dict[str, Any]:
     return {
         "folder": folder,
         "preset": PRESET,
-        "overrides": {**OVERRIDES, "tree.seed": task.pair},
+        "overrides": {
+            **OVERRIDES,
+            **(MERGED_OVERRIDES if task.task == "merged" else {}),
+            "tree.seed": task.pair,
+        },
         "variants": STUDY if task.task == "study" else MERGED,
         **{"rows": 0, "test_rows": 0, **PAIRS, **(SMALL if small else {})},
     }

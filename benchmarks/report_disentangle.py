@@ -31,27 +31,33 @@ BETTER = 14 / 18
 """Goal: share of the figures that are to be better."""
 
 MISSES = 0.75
-"""Goal: true labels that the beam misses, in those of MOVED."""
+"""Goal: true labels that the beam misses, in those of the matcher's tree, GROWN; shown beside
+MOVED, too, which is no matcher's tree any more."""
+
+OWN_ROOM = f"{CHOSEN}, own room"
 
 STUDY_TEXT = f"""\
-Preset `linear` with a beam of 10 and `held_out` among the negatives, one thread; every variant of a
-set and seed on the same grown tree and the same beams of rows held out, the seeds move the tree.
-`{GROWN}`: no label moves; λ: at most so many clusters a label, so λ 1 lets labels move; one round,
-`capacity` .2 and `popularity` .1 unless stated. A leaf may hold (1 + capacity) λ times the labels
-of an average one: with `room of {CHOSEN}` labels move only, but leaves may be as large as there.
-Missed: true labels of the test rows, of those that training knows, in no cluster of their row's
-beam. Clusters, training, test rows: CPU seconds of reassigning (with several rounds, of the beams
-between them, too), of training the final model, and of answering all test rows (best of three).
-MB: of the saved model."""
+Preset `linear` with a beam of 10 and `held_out` among the negatives, one thread; every variant
+of a set and seed on the same grown tree and the same beams of rows held out, the seeds move the
+tree. `{GROWN}`: no label moves; λ: at most so many clusters a label, so λ 1 lets labels move;
+one round, `capacity` .2, `popularity` .1, `min_gain` 4 unless stated. A leaf may hold (1 +
+capacity) λ times the labels of an average one: with `room of {CHOSEN}` labels move only, but
+leaves may be as large as there. Missed: true labels of the test rows, of those that training
+knows, in no cluster of their row's beam. Clusters, training, test rows: CPU seconds of
+reassigning (with several rounds, of the beams between them, too), of training the final model,
+and of answering all test rows (best of three). MB: of the saved model."""
 
 MERGED_TEXT = """\
-Random pairs of labels below different nodes of level 1, each with 10 rows of train and 3 of test
-without the other, made one label before the tree is grown. Each test row of one meaning goes to the
-label's cluster that scores best in its beam of 10, or to none. Variation of information: bits
-between the parts by meaning and by cluster, 0 where they are the same, mean over the pairs. Pulled
-apart: more than half of each meaning's rows go to one cluster, and the two to different ones; with
-λ 1 no pair can be. Reached: rows that go to some cluster of the label. Others: labels with 20
-training rows or more that were not merged. Means ± standard deviation over the seeds."""
+Random pairs of labels below different nodes of level 1, each with 20 rows of train and 5 of
+test without the other, made one label before the tree is grown: one of up to 128 labels a leaf,
+and the held-out beams that count hold two of them, as sixteen labels a leaf scatter the rows of
+one meaning already. `own room`: first clusters leave room for second ones. Each test row of one
+meaning goes to the label's cluster that scores best in its beam of 10, or to none. Variation of
+information: bits between the parts by meaning and by cluster, 0 where they are the same, mean
+over the pairs. Pulled apart: more than half of each meaning's rows go to one cluster, and the
+two to different ones; with λ 1 no pair can be. Reached: rows that go to some cluster of the
+label. Others: labels with 40 training rows or more that were not merged. Means ± standard
+deviation over the seeds."""
 
 Difference = tuple[float, float]
 """Mean and standard deviation over the seeds; the second is 0 where there is one seed."""
@@ -201,19 +207,21 @@ def summary(rows: list[Row], variants: list[str]) -> Iterable[str]:
 def goals(rows: list[Row], variant: str) -> Iterable[str]:
     better, worse, total = counted(rows, variant, MOVED)
     least = round(BETTER * total)
-    highest = {
-        field: max(ratio(mine, variant, MOVED, field) for mine in by_set(rows).values())
-        for field in ("missed", *COSTS)
-    }
+
+    def most(field: str, base: str = MOVED) -> float:
+        return max(ratio(mine, variant, base, field) for mine in by_set(rows).values())
+
     titles = ("training", "test rows", "model")
     told = [
         verdict(better >= least, f"better on {better} of {total}, at least {least}"),
         verdict(not worse, f"worse beyond the spread on {len(worse)}, on none"),
         verdict(
-            highest["missed"] <= MISSES, f"missed {highest['missed']:.2f} times, at most {MISSES}"
+            most("missed", GROWN) <= MISSES,
+            f"missed {most('missed', GROWN):.2f} times `{GROWN}` ({most('missed'):.2f} times "
+            f"`{MOVED}`), at most {MISSES}",
         ),
         *(
-            verdict(highest[field] <= goal, f"{title} {highest[field]:.2f} times, at most {goal}")
+            verdict(most(field) <= goal, f"{title} {most(field):.2f} times, at most {goal}")
             for (field, goal), title in zip(COSTS.items(), titles, strict=True)
         ),
     ]
@@ -245,9 +253,9 @@ def merged_section(rows: list[Row]) -> Iterable[str]:
         for variant in mine[0]["variants"]:
             found = [row["variants"][variant] for row in mine]
             yield f"| {variant} | {' | '.join(spread(found, (field,)) for field in fields)} |"
-        pulled = {v: fmean(values(mine, v, "pulled_apart")) for v in (MOVED, CHOSEN)}
+        pulled = {v: fmean(values(mine, v, "pulled_apart")) for v in (MOVED, OWN_ROOM)}
         told = (
-            verdict(pulled[CHOSEN] > 50, f"`{CHOSEN}` pulls most pairs apart"),
+            verdict(pulled[OWN_ROOM] > 50, f"`{OWN_ROOM}` pulls most pairs apart"),
             verdict(pulled[MOVED] == 0, f"`{MOVED}` none"),
         )
         yield from ("", f"Goals: {'; '.join(told)}.")
