@@ -84,6 +84,14 @@ WARMUP = 0.1
 LEAF = Schedule(steps=(100, 180), learning_rate=1e-4, weight=1.0, threshold=0.01)
 """Down to the leaf clusters, 16 and 256, as the other side's single task goes no further."""
 
+LEAVES_ALONE = {
+    "encoder.leaf_only": True,
+    "encoder.head_init": "none",
+    "encoder.steps": (900,),
+    "encoder.validate_every": 30,
+}
+"""X-Transformer: a head of random weights over all clusters. Three times the other's steps."""
+
 LEAF_LOOKS = {"encoder.validation_rows": 1000, "encoder.validate_every": 10}
 HELD_OUT = 0.1
 """Share of the training rows that neither side's encoder sees, for the final rankers."""
@@ -216,9 +224,11 @@ def ours(task: Task, small: bool = False) -> dict[str, Any]:
         return overrides(schedule, task.settings, task.pair, task.threads, task.set)
     if task.task == "leaf":
         values = overrides(schedule, "fine-tuned", task.pair, task.threads, task.set) | LEAF_LOOKS
-        values |= {"encoder.validation_rows": 50, "encoder.validate_every": 1} if small else {}
-        alone = {"encoder.leaf_only": True, "encoder.steps": (sum(schedule.steps),)}
-        return values | (alone if task.settings == "leaves alone" else {})
+        values |= LEAVES_ALONE if task.settings == "leaves alone" else {}
+        if small:
+            values |= {"encoder.validation_rows": 50, "encoder.validate_every": 1}
+            values |= {"encoder.steps": (4,)} if task.settings == "leaves alone" else {}
+        return values
     rung, precision = task.settings.split(", ")
     values = overrides(schedule, rung, task.pair, task.threads, task.set)
     return values | {"encoder.precision": precision, "tree.max_leaf_size": PAIR_LEAF_SIZE}
