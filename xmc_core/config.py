@@ -300,7 +300,7 @@ class DisentangleConfig:
 
     min_gain: int = 4
     """A label gets another leaf if at least so many of its rows reach that one and none that it
-    has."""
+    has; more where leaves are in many beams, see xmc_core.tree.disentangle.MIN_SHARE."""
 
     popularity: float = 0.1
     """How much less a row counts for a leaf that many beams hold: (times held) ** -popularity. 0

@@ -9,7 +9,6 @@ from scipy.sparse import csr_array
 
 from xmc_core.kernels.lanes import LANES
 from xmc_core.kernels.shared_labels import child_by_child, count_tiles, fill_tiles
-from xmc_core.rankers.negatives import pattern
 from xmc_core.solvers.scratch import ScratchPool
 from xmc_core.solvers.siblings import Tiles
 from xmc_core.tree.label_tree import parents
@@ -26,8 +25,8 @@ class TrainedOnce:
     level: "Level"
     """The same task with a child per label, in the cluster that most rows see."""
 
-    extra: SparseRows
-    """(n_samples, children): rows of a label's other clusters."""
+    guests: SparseRows
+    """(parents, children): the other clusters of a child's label."""
 
     sources: Indices
     """(slots,) child whose classifier each slot gets."""
@@ -115,7 +114,7 @@ def trained_once(level: "Level") -> TrainedOnce | None:
         pointer=pointer,
         slot_labels=None,
     )
-    return TrainedOnce(task, csr_array(pattern(level.active) @ guests), sources)
+    return TrainedOnce(task, guests, sources)
 
 
 def lanes_of(pointer: Pointers) -> NDArray[np.int64]:

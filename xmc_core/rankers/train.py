@@ -6,14 +6,14 @@ from threading import Lock
 from typing import TypeVar
 
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import csc_array, csr_array
 
 from xmc_core.config import RankersConfig, per_level
 from xmc_core.data.rows import Rows
 from xmc_core.errors import DataError, ShapeError
 from xmc_core.kernels.arguments import read_only
 from xmc_core.memory import return_freed_memory
-from xmc_core.parallel import map_threads, resolve_threads
+from xmc_core.parallel import map_threads, resolve_threads, row_blocks
 from xmc_core.rankers.negatives import pattern
 from xmc_core.rankers.relevance import normalise_rows
 from xmc_core.rankers.shared_labels import TrainedOnce, trained_once
@@ -22,9 +22,13 @@ from xmc_core.reporting import SILENT, Reporter, SharedProgress
 from xmc_core.solvers.outcome import LevelOutcome
 from xmc_core.solvers.scratch import ScratchPool
 from xmc_core.solvers.siblings import Clusters, Job, Problem, Tiles, plan_jobs, solve
-from xmc_core.types import Indices, Pointers, SparseRows
+from xmc_core.types import Flags, Indices, Pointers, SparseRows
 
 Value = TypeVar("Value")
+
+GATHERED = 16
+"""Blocks in which the rows of a level's parents are gathered: what is needed on the way is four
+times what comes out."""
 
 __all__ = ["Level", "LevelOutcome", "train_level", "train_together"]
 
@@ -191,7 +195,7 @@ def _plan(rows: Rows, level: Level, config: RankersConfig, n_threads: int) -> _P
         clusters = gather_clusters(level, setting(config.cost), config.relevance)
     else:
         clusters = gather_clusters(
-            shared.level, setting(config.cost), config.relevance, shared.extra
+            shared.level, setting(config.cost), config.relevance, shared.guests
         )
     problem = Problem(
         loss=setting(config.loss),
@@ -207,11 +211,11 @@ def _plan(rows: Rows, level: Level, config: RankersConfig, n_threads: int) -> _P
 
 
 def gather_clusters(
-    level: Level, cost: float, relevance: str, extra: SparseRows | None = None
+    level: Level, cost: float, relevance: str, guests: SparseRows | None = None
 ) -> Clusters:
     """Rows and positives of every parent of a level.
 
-    `extra`, (n_samples, children), are rows that a child sees although its parent does not.
+    `guests`, (parents, children), says whose active rows a child sees besides those of its parent.
     """
     targets = csr_array(level.targets)
     if not np.all(targets.data):
@@ -220,30 +224,23 @@ def gather_clusters(
     by_child = normalise_rows(targets, relevance).tocsc()
     n_samples, n_parents = targets.shape[0], len(level.pointer) - 1
 
+    extra_pointer, extra_rows = np.zeros(targets.shape[1] + 1, np.int64), np.empty(0, np.int32)
     if level.active is None:
         row_pointer = np.arange(n_parents + 1, dtype=np.int64) * n_samples
         rows = np.tile(np.arange(n_samples, dtype=np.int32), n_parents)
         is_member = np.ones(len(rows), np.bool_)
     else:
-        # Entries are 4 or more where a row is active, less where it is there for some children.
-        of_child = np.repeat(np.arange(n_parents, dtype=np.int32), np.diff(level.pointer))
-
-        def by_parent(matrix: SparseRows) -> SparseRows:
-            parts = (matrix.data, of_child[matrix.indices], matrix.indptr)
-            parents = csr_array(parts, (n_samples, n_parents), copy=True)
-            parents.sum_duplicates()  # in place
-            return pattern(parents)
-
-        seen = 4 * pattern(level.active) + by_parent(targets)
-        if extra is not None:
-            seen = seen + by_parent(extra)
-        seen = seen.tocsc()
-        row_pointer, rows = seen.indptr, seen.indices
-        is_member = seen.data >= 4
-    extra_pointer, extra_rows = np.zeros(targets.shape[1] + 1, np.int64), np.empty(0, np.int32)
-    if extra is not None:
-        extra_by_child = extra.tocsc()
-        extra_pointer, extra_rows = extra_by_child.indptr, extra_by_child.indices
+        active = pattern(level.active).tocsc()
+        parts = [
+            _gather_parents(active, by_child, level.pointer, guests, first, last)
+            for first, last in row_blocks(n_parents, -(-n_parents // GATHERED))
+        ]
+        sizes, members, gathered, extra_sizes, extras = zip(*parts, strict=True)
+        rows, is_member = np.concatenate(gathered), np.concatenate(members)
+        row_pointer = np.concatenate([[0], np.cumsum(np.concatenate(sizes))])
+        if guests is not None:
+            extra_rows = np.concatenate(extras)
+            extra_pointer = np.concatenate([[0], np.cumsum(np.concatenate(extra_sizes))])
     return Clusters(
         row_pointer=read_only(row_pointer, np.int64),
         rows=read_only(rows, np.int32),
@@ -255,6 +252,43 @@ def gather_clusters(
         positives=read_only(by_child.indices, np.int32),
         positive_costs=read_only(by_child.data * cost, np.float32),
     )
+
+
+def _gather_parents(
+    active: csc_array,
+    by_child: csc_array,
+    pointer: Pointers,
+    guests: SparseRows | None,
+    first: int,
+    last: int,
+) -> tuple[Pointers, Flags, Indices, Pointers, Indices]:
+    """Of parents first .. last: how many rows each has, whether they are active, which they are;
+    how many rows each child has besides, and which."""
+    begin, end = pointer[first], pointer[last]
+    sizes = np.diff(pointer[first : last + 1])
+    of_child = np.repeat(np.arange(last - first), sizes)
+
+    def by_parent(matrix: csc_array) -> csc_array:
+        counts = np.bincount(of_child, weights=np.diff(matrix.indptr), minlength=last - first)
+        ends = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        ones = np.ones(len(matrix.indices), np.float32)
+        parents = csc_array((ones, matrix.indices, ends), (matrix.shape[0], last - first))
+        parents.sum_duplicates()
+        parents.data[:] = 1.0
+        return parents
+
+    # Entries are 4 or more where a row is active, less where it is there for some children.
+    seen = 4 * active[:, first:last] + by_parent(by_child[:, begin:end])
+    extra_sizes, extra_rows = np.zeros(end - begin, np.int64), np.empty(0, np.int32)
+    if guests is not None:
+        extra = csc_array(active @ guests[:, begin:end])
+        extra.sort_indices()
+        extra_sizes, extra_rows = np.diff(extra.indptr), extra.indices.astype(np.int32)
+        seen = seen + by_parent(extra)
+    seen = csc_array(seen)
+    seen.sort_indices()
+    rows = seen.indices.astype(np.int32)
+    return np.diff(seen.indptr), seen.data >= 4, rows, extra_sizes, extra_rows
 
 
 def checked_rows(X: SparseRows) -> Rows:

@@ -17,6 +17,10 @@ BLOCK_LABELS = 1024
 UNPOPULAR = 0.1
 """Of the mean: so much is added to how often beams hold a leaf, which may be never."""
 
+MIN_SHARE = 0.005
+"""Of the beams that hold an average leaf: so many rows must gain, too, whatever min_gain says. A
+label costs every row whose beam holds the leaf (647 thousand documents: 15 rows instead of 4)."""
+
 WISHES = 8
 """With a capacity, a label bids for up to 8 leaves in each turn."""
 
@@ -74,13 +78,14 @@ def disentangle_tree(
     choice = _Choice(tree, Y, beams, config.popularity, n_threads)
     share = (1 + config.capacity) * tree.n_labels / tree.n_leaves
     n_wishes = min(WISHES if config.capacity > 0 else 1, tree.n_leaves)
+    min_gain = max(config.min_gain, int(MIN_SHARE * beams.nnz / tree.n_leaves))
     taken = np.zeros(tree.n_leaves, np.int64)
     slots: list[tuple[Indices, Indices]] = []
     for turn in range(1, config.max_clusters + 1):
         turns = turn if config.own_room else config.max_clusters
         most = int(np.ceil(turns * share)) if config.capacity > 0 else tree.n_labels
         room = most - taken
-        slots.append(choice.grant(n_wishes, 1 if turn == 1 else config.min_gain, room))
+        slots.append(choice.grant(n_wishes, 1 if turn == 1 else min_gain, room))
         if turn == 1:
             lost = np.setdiff1d(np.arange(tree.n_labels, dtype=np.int32), slots[0][0])
             placed = np.empty(len(lost), np.int32)
