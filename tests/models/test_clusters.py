@@ -149,3 +149,17 @@ def test_the_same_on_one_thread_and_on_many(data, tree):
     assert_array_equal(one.tree.slot_labels, many.tree.slot_labels)
     assert_array_equal(one.beams.data, many.beams.data)
     assert one.recalls == many.recalls
+
+
+def test_rows_of_the_users_choice_do_not_stop_the_search_for_clusters(data):
+    X, Y, _ = data
+    kinds = {"rankers.negatives": [["given"]], "tree.max_leaf_size": 4, "tree.branching": 2}
+    config = CONFIG.replace(**kinds)
+    known = train_xr_linear(X, Y, CONFIG.replace(**{"tree.max_leaf_size": 4, "tree.branching": 2}))
+    assert known.tree.depth > 2
+    everything = {
+        level: csr_array(np.ones((N, known.tree.level_sizes[level - 2]), np.float32))
+        for level in range(2, known.tree.depth + 1)
+    }
+    model = train_xr_linear(X, Y, config, given=everything)
+    assert len(model.tree.labels_without_leaf()) == 0

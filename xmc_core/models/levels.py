@@ -147,7 +147,7 @@ def held_out_beams(
         return csr_array(np.ones((n_samples, 1), np.float32))
     upper = replace(
         config,
-        rankers=replace(config.rankers, negatives=_without_held_out(config.rankers, tree.depth)),
+        rankers=replace(config.rankers, negatives=_own_negatives(config.rankers, tree.depth)),
     )
     parts = fold_of_rows(n_samples, config.rankers.folds)
     found, numbers = [], []
@@ -185,9 +185,11 @@ def fold_of_rows(n_rows: int, folds: int) -> Indices:
     return (np.arange(n_rows) // run % max(1, min(folds, n_rows))).astype(np.int32)
 
 
-def _without_held_out(config: RankersConfig, depth: int) -> tuple[tuple[str, ...], ...]:
+def _own_negatives(config: RankersConfig, depth: int) -> tuple[tuple[str, ...], ...]:
+    """The negatives of each level that need nothing but the rows that are trained on."""
+    own = (TEACHER_FORCING, MATCHER_AWARE)
     return tuple(
-        tuple(kind for kind in kinds if kind != HELD_OUT) or (TEACHER_FORCING,)
+        tuple(kind for kind in kinds if kind in own) or (TEACHER_FORCING,)
         for kinds in per_level(config.negatives, depth)
     )
 

@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from xmc_core.kernels.lanes import LANES
 from xmc_core.kernels.shared_labels import child_by_child, count_tiles, fill_tiles
+from xmc_core.rankers.weights import lanes_of
 from xmc_core.solvers.scratch import ScratchPool
 from xmc_core.solvers.siblings import Tiles
 from xmc_core.tree.label_tree import parents
@@ -115,12 +115,3 @@ def trained_once(level: "Level") -> TrainedOnce | None:
         slot_labels=None,
     )
     return TrainedOnce(task, guests, sources)
-
-
-def lanes_of(pointer: Pointers) -> NDArray[np.int64]:
-    """Place of each child among the lanes of all tiles; every parent begins a tile."""
-    sizes = np.diff(pointer)
-    tiles = np.concatenate([[0], np.cumsum(-(-sizes // LANES))])[:-1]
-    within = np.arange(int(pointer[-1])) - np.repeat(pointer[:-1], sizes)
-    places: NDArray[np.int64] = np.repeat(tiles * LANES, sizes) + within
-    return places

@@ -279,9 +279,8 @@ class ChunkedWeights:
         map_threads(count, runs, n_threads)
         chunk_pointer = _ends(n_rows)
         rows = int(chunk_pointer[-1])
-        in_tile = np.arange(n_children) - np.repeat(pointer[:-1], sizes)
-        tile_of = np.repeat(parent_tiles[:-1], sizes) + in_tile // LANES
-        biases = tiles.biases[tile_of, in_tile % LANES]
+        child_lanes = lanes_of(pointer)
+        biases = tiles.biases.reshape(-1)[child_lanes]
 
         multiplier, bits = hashing(n_features)
         shifts, remainder_type = plan_buckets(n_rows, bits)
@@ -319,7 +318,7 @@ class ChunkedWeights:
             row_pointer[:-1] |= places.astype(np.uint32) << np.uint32(16)
             places = places[:0].copy()
         n_dims = tiles.dense.shape[2]
-        dense_values, child_rows = tiles.dense.reshape(-1), tile_of * LANES + in_tile % LANES
+        dense_values = tiles.dense.reshape(-1)
         kept: NDArray[Any] = values
         dense: NDArray[Any]
         exponent = 0
@@ -329,7 +328,7 @@ class ChunkedWeights:
             dense = np.zeros((n_children, padded(n_dims)), np.uint16)
             narrow_rows(
                 dense_values,
-                child_rows,
+                child_lanes,
                 n_dims,
                 np.float32(2.0**-exponent),
                 HAVE_VECTOR_CODE,
@@ -337,7 +336,7 @@ class ChunkedWeights:
             )
         else:
             dense = np.zeros((n_children, padded(n_dims)), np.float32)
-            dense[:, :n_dims] = tiles.dense[tile_of, in_tile % LANES]
+            dense[:, :n_dims] = tiles.dense[child_lanes // LANES, child_lanes % LANES]
         return cls(
             n_features, pointer, biases, chunk_pointer, bucket_pointer, shifts, starts,
             remainders, row_base, row_pointer, places, kept, np.array([exponent], np.int32),
@@ -385,6 +384,15 @@ def to_halves(values: Floats, exponent: int) -> NDArray[np.uint16]:
 def padded(n_dims: int) -> int:
     """Rows of dense weights are as long as search reads them."""
     return -(-n_dims // DIMS_AT_ONCE) * DIMS_AT_ONCE
+
+
+def lanes_of(pointer: Pointers) -> Pointers:
+    """Place of each child among the lanes of all tiles; every parent begins a tile."""
+    sizes = np.diff(pointer)
+    first = _ends(-(-sizes // LANES))[:-1] * LANES
+    within = np.arange(int(pointer[-1])) - np.repeat(pointer[:-1], sizes)
+    places: Pointers = np.repeat(first, sizes) + within
+    return places
 
 
 def in_tiles(pointer: Pointers) -> bool:
