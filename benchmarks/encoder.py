@@ -1,12 +1,13 @@
 """XR-Transformer: beside libpecos, step by step, beside X-Transformer, and on a GPU.
 
-python benchmarks/encoder.py --peers PYTHON [--tasks pair ladder leaf gpu] [--sets ...]
+python benchmarks/encoder.py --peers PYTHON [--tasks pair ladder leaf ablation gpu] [--sets ...]
                              [--pairs 1] [--seeds 3] [--resume | --small]
 
 pair    libpecos and ours in turn on eurlex-titles: same encoder, levels, steps, batches, lengths
 ladder  tf-idf alone, with the frozen encoder, with the fine-tuned one; several seeds a set
 leaf    level by level against the leaf clusters alone, as many steps: encoder seconds to the same
         validation P@1
+ablation  the fine-tuned rung with one part left out or done otherwise; several seeds
 gpu     tokens a second and their share of the device's peak; left out where there is no GPU
 
 Each table is a file benchmarks/results/encoder-*.json, written after every task: a run that was
@@ -26,6 +27,7 @@ import report
 import sets
 import torch
 from journal import Journal, Task, accuracy, in_fresh_process, run_all
+from worker_ours_encoder import FINALS
 
 from xmc_core.encoder.weights import resolve_encoder
 
@@ -96,6 +98,17 @@ LEAF_LOOKS = {"encoder.validation_rows": 1000, "encoder.validate_every": 10}
 HELD_OUT = 0.1
 """Share of the training rows that neither side's encoder sees, for the final rankers."""
 
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "two levels, as many steps": {"encoder.levels": 2, "encoder.steps": (110, 170)},
+    "leaf clusters alone, as many steps": {"encoder.leaf_only": True, "encoder.steps": (280,)},
+    "negatives: teacher forcing alone": {"encoder.negatives": ("teacher_forcing",)},
+    "negatives chosen by the embedding alone": {"encoder.joint_ranker": False},
+    "heads at random": {"encoder.head_init": "none"},
+    "along the disentangled tree": {},
+}
+"""Of the fine-tuned rung on eurlex-titles. The last one's tree comes from elsewhere."""
+
 RUNGS = ("tf-idf", "frozen", "fine-tuned")
 
 MINILM_GPU = Schedule(
@@ -157,6 +170,14 @@ def leaf_tasks() -> list[Task]:
     ]
 
 
+def ablation_tasks(n_seeds: int) -> list[Task]:
+    return [
+        Task("eurlex-titles", 1, "ablation", seed, "xmc", how)
+        for seed in range(n_seeds)
+        for how in ABLATIONS
+    ]
+
+
 def gpu_tasks() -> list[Task]:
     return [
         Task("eurlex-titles", -1, "gpu", 0, "xmc", "MiniLM"),
@@ -207,21 +228,26 @@ def run(task: Task, peers: str, small: bool = False) -> dict[str, Any]:
         command = [peers, "worker_libpecos_encoder.py"]
         work |= theirs(task, small)
     else:
-        doing = "curve" if task.task == "leaf" else "pipeline"
+        doing = {"leaf": "curve", "ablation": "ablation"}.get(task.task, "pipeline")
         command = [sys.executable, "worker_ours_encoder.py", doing]
         work |= {"preset": PRESET, "overrides": ours(task, small), "held_out": HELD_OUT}
+        work["disentangled"] = task.settings == "along the disentangled tree"
+        work["finals"] = list(FINALS)[: None if task.settings == "as it is" else 1]
     result = in_fresh_process(task, command, timeout=4 * 3600, given=json.dumps(work))
-    if task.task != "leaf":
+    if task.task in ("pair", "ladder"):
         result |= accuracy(folder, folder / name, test_rows or None)
     return result
 
 
 def ours(task: Task, small: bool = False) -> dict[str, Any]:
     """What is changed in the preset for a task."""
-    schedule = {"pair": PAIR, "leaf": LEAF}.get(task.task) or SCHEDULES[task.set]
+    schedule = {"pair": PAIR, "leaf": LEAF, "ablation": PAIR}.get(task.task) or SCHEDULES[task.set]
     schedule = shortened(schedule) if small else schedule
     if task.task == "ladder":
         return overrides(schedule, task.settings, task.pair, task.threads, task.set)
+    if task.task == "ablation":
+        values = overrides(schedule, "fine-tuned", task.pair, task.threads, task.set)
+        return values | ABLATIONS[task.settings] | ({"encoder.steps": (2,)} if small else {})
     if task.task == "leaf":
         values = overrides(schedule, "fine-tuned", task.pair, task.threads, task.set) | LEAF_LOOKS
         values |= LEAVES_ALONE if task.settings == "leaves alone" else {}
@@ -286,7 +312,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--peers", help="python of the peer's environment; pair needs it")
-    parser.add_argument("--tasks", nargs="+", default=["pair", "ladder", "leaf", "gpu"])
+    parser.add_argument("--tasks", nargs="+", default=["pair", "ladder", "leaf", "ablation", "gpu"])
     parser.add_argument("--sets", nargs="+", help="of the ladder")
     parser.add_argument("--pairs", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=3)
@@ -304,6 +330,7 @@ def main() -> None:
         "pair": pair_tasks(arguments.pairs),
         "ladder": ladder_tasks(arguments.sets or SCHEDULES, arguments.seeds),
         "leaf": leaf_tasks(),
+        "ablation": ablation_tasks(arguments.seeds),
         "gpu": gpu_tasks(),
     }
     there = sets.with_texts()

@@ -4,22 +4,27 @@ worker_ours_encoder.py TASK, with a JSON object on standard input:
 
 pipeline   tree, fine-tuning, final rankers as the stage `rankers` trains them; test rows
 curve      P@1 of the leaf clusters on documents held out, along the encoder's CPU seconds
+ablation   fine-tuning, then several final models on its embeddings, each asked about the test rows
 
 folder       X_train.npz, Y_train.npz, X_test.npz; train_texts.json, test_texts.json
 preset, overrides   of the settings (xmc_core.config.load_config)
 rows, test_rows     only so many of each; 0: all
 predictions         folder to write; pipeline alone
 held_out            share of the training rows for the final rankers to be asked about; curve alone
+disentangled        fine-tune along a tree whose labels may be in several clusters; ablation alone
+finals              names of FINALS; ablation alone
 """
 
 import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from journal import METRICS
 from measure import Parts, finish, measured
 from scipy.sparse import csr_array
 from sets import load
@@ -31,6 +36,7 @@ from xmc_core.encoder.validation import Validation
 from xmc_core.features.joined import join_features
 from xmc_core.features.label_features import label_centroids
 from xmc_core.models import train_xr_linear, xr_transformer
+from xmc_core.models.clusters import find_clusters
 from xmc_core.reporting import Recorder
 from xmc_core.tree import LabelTree, build_label_tree
 from xmc_core.types import Halves, SparseRows
@@ -45,6 +51,28 @@ PARTS = (
     (xr_transformer, "search_nodes", "rankers between levels"),
 )
 """What fine_tune calls, and the part that it counts as."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Final:
+    """A final model on embeddings that are there already."""
+
+    words: bool = True
+    """[tf-idf, embedding]; else the embedding alone."""
+
+    rebuilt: bool = True
+    """Over a tree grown on these features; else over that of the tf-idf rows."""
+
+    several: bool = False
+    """Labels of the rebuilt tree in several clusters."""
+
+
+FINALS = {
+    "joined, tree rebuilt": Final(),
+    "embedding alone": Final(words=False),
+    "tree of tf-idf": Final(rebuilt=False),
+    "disentangled": Final(several=True),
+}
 
 
 class Clocked(Recorder):
@@ -138,6 +166,42 @@ def curve(task: dict[str, Any], config: Config) -> dict[str, Any]:
     return {"cpu": cpu, "points": points, "P@1": scores["P@1"], "held_out": len(held_out)}
 
 
+def ablation(task: dict[str, Any], config: Config) -> dict[str, Any]:
+    folder, texts, X, Y = training_rows(task)
+    X_test, Y_test = (
+        load(folder, name)[: task["test_rows"] or None] for name in ("X_test", "Y_test")
+    )
+    test_texts = json.loads((folder / "test_texts.json").read_text())[: X_test.shape[0]]
+    grown = grow(X, Y, config)
+    tree = find_clusters(X, Y, grown, config).tree if task["disentangled"] else grown
+    result: dict[str, Any] = {"finals": {}}
+    with measured(result):
+        tuned = xr_transformer.fine_tune(texts, X, Y, tree, config)
+    embedded = tuned.encoder.embed(test_texts, config.encoder, n_threads=config.n_threads)
+    for name in task["finals"]:
+        final = FINALS[name]
+
+        def rows(words: SparseRows, embeddings: Halves, final: Final = final) -> SparseRows:
+            words = words if final.words else csr_array(words.shape, dtype=np.float32)
+            return join_features(words, embeddings, config.encoder.weight)
+
+        several = replace(config.disentangle, in_rankers=final.several)
+        model = train_xr_linear(
+            rows(X, tuned.embeddings),
+            Y,
+            replace(config, disentangle=several),
+            tree=None if final.rebuilt else grown,
+        )
+        scores = evaluate(
+            model.predict(rows(X_test, embedded)),
+            Y_test,
+            label_counts=np.bincount(Y.indices, minlength=Y.shape[1]),
+            n_train=Y.shape[0],
+        )
+        result["finals"][name] = {metric: scores[metric] for metric in METRICS}
+    return result
+
+
 def training_rows(task: dict[str, Any]) -> tuple[Path, list[str], csr_array, csr_array]:
     folder, rows = Path(task["folder"]), task["rows"] or None
     texts = json.loads((folder / "train_texts.json").read_text())[:rows]
@@ -160,4 +224,5 @@ def warm_up(X: SparseRows, Y: SparseRows, config: Config) -> None:
 if __name__ == "__main__":
     task = json.load(sys.stdin)
     settings = load_config(preset=task["preset"], overrides=task["overrides"])
-    finish({"pipeline": pipeline, "curve": curve}[sys.argv[1]](task, settings))
+    doings = {"pipeline": pipeline, "curve": curve, "ablation": ablation}
+    finish(doings[sys.argv[1]](task, settings))
