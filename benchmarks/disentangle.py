@@ -4,7 +4,7 @@ python benchmarks/disentangle.py [--tasks study merged] [--sets ...] [--seeds 3]
                                  [--resume | --small]
 
 study    on one tree a set and seed: as it was grown, and its labels in at most 1, 2, 3, 4, 6
-         clusters; at the best number also several rounds, and leaves without a bound
+         clusters; at the best number also several rounds, and leaves without a budget or a bound
 merged   random pairs of unrelated labels made one: do the clusters of such a label keep the two
          meanings apart?
 
@@ -27,12 +27,13 @@ from journal import Journal, Task, in_fresh_process, run_all
 from report_disentangle import BEST, CHOSEN, GROWN, MOVED, clusters_title
 
 PRESET = "linear"
-CAPACITY = 0.2
+CAPACITY, BUDGET = 0.2, 0.6
 OVERRIDES: dict[str, Any] = {
     "n_threads": 1,
     "inference.beam_size": 10,
     "disentangle.rounds": 1,
     "disentangle.capacity": CAPACITY,
+    "disentangle.budget": BUDGET,
     "rankers.negatives": [["teacher_forcing"], ["teacher_forcing", "matcher_aware", "held_out"]],
 }
 """Of every variant, the grown tree included. A beam of 10, as in the paper: with that of the preset
@@ -46,13 +47,14 @@ STUDY: dict[str, dict[str, Any] | None] = {
     **{clusters_title(number): {"max_clusters": number} for number in (1, 2, 3, 4, 6)},
     f"{CHOSEN}, 2 rounds": {"max_clusters": BEST, "rounds": 2},
     f"{CHOSEN}, 3 rounds": {"max_clusters": BEST, "rounds": 3},
-    f"{CHOSEN}, no bound": {"max_clusters": BEST, "capacity": 0.0},
+    f"{CHOSEN}, 3 rounds, no budget": {"max_clusters": BEST, "rounds": 3, "budget": 0.0},
+    f"{CHOSEN}, no bound": {"max_clusters": BEST, "capacity": 0.0, "budget": 0.0},
     f"{CHOSEN}, popularity 0": {"max_clusters": BEST, "popularity": 0.0},
     f"{CHOSEN}, own room": {"max_clusters": BEST, "own_room": True},
     f"{CHOSEN}, own room, 3 rounds": {"max_clusters": BEST, "own_room": True, "rounds": 3},
     f"{MOVED}, room of {CHOSEN}": ROOM,
     f"{MOVED}, room of {CHOSEN}, 3 rounds": {**ROOM, "rounds": 3},
-    f"{MOVED}, no bound": {"max_clusters": 1, "capacity": 0.0},
+    f"{MOVED}, no bound": {"max_clusters": 1, "capacity": 0.0, "budget": 0.0},
 }
 """What each variant changes in `disentangle`."""
 

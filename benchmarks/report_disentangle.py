@@ -40,12 +40,13 @@ STUDY_TEXT = f"""\
 Preset `linear` with a beam of 10 and `held_out` among the negatives, one thread; every variant
 of a set and seed on the same grown tree and the same beams of rows held out, the seeds move the
 tree. `{GROWN}`: no label moves; λ: at most so many clusters a label, so λ 1 lets labels move;
-one round, `capacity` .2, `popularity` .1, `min_gain` 4 unless stated. A leaf may hold (1 +
-capacity) λ times the labels of an average one: with `room of {CHOSEN}` labels move only, but
-leaves may be as large as there. Missed: true labels of the test rows, of those that training
-knows, in no cluster of their row's beam. Clusters, training, test rows: CPU seconds of
-reassigning (with several rounds, of the beams between them, too), of training the final model,
-and of answering all test rows (best of three). MB: of the saved model."""
+one round, `capacity` .2, `budget` .6, `popularity` .1, `min_gain` 4 unless stated. A leaf may
+hold (1 + capacity) λ times the labels of an average one: with `room of {CHOSEN}` labels move only,
+but leaves may be as large as there. All leaves together may cost (1 + budget) times the looks that
+equal ones would. `no bound`: neither capacity nor budget. Missed: true labels of the test rows, of
+those that training knows, in no cluster of their row's beam. Clusters, training, test rows: CPU
+seconds of reassigning (with several rounds, of the beams between them, too), of training the final
+model, and of answering all test rows (best of three). MB: of the saved model."""
 
 MERGED_TEXT = """\
 Random pairs of labels below different nodes of level 1, each with 20 rows of train and 5 of

@@ -322,6 +322,12 @@ class DisentangleConfig:
     """A leaf takes at most (1 + capacity) * max_clusters * labels / leaves; 0 sets no bound, and
     popular leaves swell."""
 
+    budget: float = 0.6
+    """What answers and training may cost beyond those of a tree with equal leaves. Labels are
+    weighed sixteen at a time, so a leaf of more takes longer, each time that a beam holds it. Such
+    places go where they give most for that, until beams hold (1 + budget) times as many sixteens.
+    0 sets no limit: EUR-Lex then takes a third longer and is no better (docs/log.md)."""
+
     own_room: bool = False
     """Whether first clusters leave room in a leaf for second ones. Then more labels have two, and
     those of two meanings are found in both more often; without, labels that move fill popular
@@ -336,6 +342,7 @@ class DisentangleConfig:
         _require(self.rounds >= 1, "disentangle.rounds", "at least 1", self.rounds)
         _require(self.beam_size >= 1, "disentangle.beam_size", "at least 1", self.beam_size)
         _require(self.capacity >= 0, "disentangle.capacity", "0 (no bound) or more", self.capacity)
+        _require(self.budget >= 0, "disentangle.budget", "0 (no limit) or more", self.budget)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,7 +51,7 @@ def leaves_of(tree: LabelTree) -> list[list[int]]:
     return [tree.leaf_labels(leaf).tolist() for leaf in range(tree.n_leaves)]
 
 
-FREE = DisentangleConfig(max_clusters=2, min_gain=1, popularity=0.0, capacity=0.0)
+FREE = DisentangleConfig(max_clusters=2, min_gain=1, popularity=0.0, capacity=0.0, budget=0.0)
 
 
 @pytest.mark.parametrize("popularity", [0.0, 0.5])
@@ -101,7 +101,7 @@ def test_no_leaf_exceeds_its_capacity_and_no_label_is_lost(
     crowded = ones(150, len(LEAVES), 0.05, 4).toarray()
     crowded[:, 0] = 1  # every beam goes to leaf 0
     config = DisentangleConfig(
-        max_clusters=max_clusters, min_gain=1, capacity=capacity, own_room=own_room
+        max_clusters=max_clusters, min_gain=1, capacity=capacity, budget=0.0, own_room=own_room
     )
     result = disentangle_tree(tree, Y, csr_array(crowded), config)
     share = (1 + capacity) * N_LABELS / len(LEAVES)
@@ -128,6 +128,57 @@ def test_second_clusters_may_have_room_of_their_own():
 
     assert in_leaf_0(False) == [0, 1, 2, 3, 5]  # five places: 2 * 2, and a little more
     assert in_leaf_0(True) == [0, 1, 2, 4]  # three for first clusters
+
+
+@pytest.fixture(scope="module")
+def crowd():
+    """300 labels in 20 leaves of 15, and beams that hold the first leaves more often."""
+    tree = LabelTree.from_leaves([list(range(n, n + 15)) for n in range(0, 300, 15)], branching=5)
+    Y = ones(900, 300, 0.02, 7)
+    rng = np.random.default_rng(8)
+    beams = csr_array((rng.random((900, 20)) < np.linspace(0.5, 0.05, 20)).astype(np.float32))
+    return tree, Y, scored(beams, 9)
+
+
+def looks(tree: LabelTree, beams: csr_array) -> float:
+    """Tiles of sixteen labels that all beams together hold."""
+    held = np.bincount(beams.indices, minlength=tree.n_leaves)
+    return float(held @ np.ceil(np.diff(tree.pointers[-1]) / 16))
+
+
+@pytest.mark.parametrize("capacity", [0.0, 1.0])
+@pytest.mark.parametrize("max_clusters", [1, 2])
+def test_beams_hold_no_more_tiles_than_the_budget_allows(crowd, max_clusters, capacity):
+    beams = crowd[2]
+    config = replace(FREE, max_clusters=max_clusters, capacity=capacity)
+    free = looks(disentangle_tree(*crowd, config), beams)
+    spent = []
+    for budget in (0.01, 0.1, 0.3):
+        result = disentangle_tree(*crowd, replace(config, budget=budget))
+        assert len(result.labels_without_leaf()) == 0
+        spent.append(looks(result, beams) / beams.nnz - 1)  # an average leaf has one tile
+        assert spent[-1] <= budget
+    assert spent == sorted(spent)
+    assert 0.2 < spent[-1] < free / beams.nnz - 1
+
+
+def test_a_budget_that_pays_for_everything_changes_nothing(crowd):
+    config = replace(FREE, capacity=1.0)
+    all_paid = disentangle_tree(*crowd, replace(config, budget=100.0))
+    assert leaves_of(all_paid) == leaves_of(disentangle_tree(*crowd, config))
+
+
+def test_places_beyond_a_tile_go_where_they_give_most_for_their_cost():
+    # Eighteen labels want each of the first two leaves. A hundred more beams hold the second one.
+    tree = LabelTree.from_leaves(
+        [list(range(16)), list(range(16, 32)), [32, 33, 34, 35]], branching=3
+    )
+    wanted = [*range(16), 32, 33, *range(16, 32), 34, 35]
+    Y = csr_array(np.vstack([np.eye(36)[wanted], np.zeros((100, 36))]).astype(np.float32))
+    beams = np.repeat(np.eye(3)[[0, 1, 1]], [18, 18, 100], axis=0).astype(np.float32)
+    config = replace(FREE, max_clusters=1, budget=0.2)
+    result = disentangle_tree(tree, Y, csr_array(beams), config)
+    assert [len(leaf) for leaf in leaves_of(result)] == [18, 16, 2]
 
 
 def test_a_label_that_finds_no_room_goes_to_the_nearest_leaf_that_has_some():

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
 
 from xmc_core.config import CalibrationConfig
 from xmc_core.data.predictions import Predictions
@@ -230,6 +229,9 @@ def fit_isotonic(
     starts = np.unique(np.concatenate([[0], np.searchsorted(ascending, cuts)]))
     sizes = np.diff(np.concatenate([starts, [len(hit)]])).astype(np.float64)
     centres = np.add.reduceat(ascending, starts) / sizes
+    # At its first use: it brings in all of scipy.optimize, 26 MB in every process that answers.
+    from scipy.optimize import isotonic_regression
+
     fit = isotonic_regression(np.add.reduceat(hit, starts) / sizes, weights=sizes)
     first, last = fit.blocks[:-1], fit.blocks[1:] - 1
     levels, pairs = fit.x[first], np.add.reduceat(sizes, first)

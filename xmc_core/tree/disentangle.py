@@ -8,9 +8,10 @@ from xmc_core.config import DisentangleConfig
 from xmc_core.errors import ShapeError
 from xmc_core.kernels.arguments import read_only
 from xmc_core.kernels.assignment import cover_into, grant_into, place_nearby_into, wishes_into
+from xmc_core.kernels.lanes import LANES
 from xmc_core.parallel import map_threads, row_blocks
 from xmc_core.tree.label_tree import LabelTree
-from xmc_core.types import Flags, Floats, Indices, Pointers, SparseRows
+from xmc_core.types import Doubles, Flags, Floats, Indices, Pointers, SparseRows
 
 BLOCK_LABELS = 1024
 
@@ -76,29 +77,62 @@ def disentangle_tree(
     """
     check_beams(tree, Y, beams)
     choice = _Choice(tree, Y, beams, config.popularity, n_threads)
-    share = (1 + config.capacity) * tree.n_labels / tree.n_leaves
-    n_wishes = min(WISHES if config.capacity > 0 else 1, tree.n_leaves)
     min_gain = max(config.min_gain, int(MIN_SHARE * beams.nnz / tree.n_leaves))
-    taken = np.zeros(tree.n_leaves, np.int64)
-    slots: list[tuple[Indices, Indices]] = []
-    for turn in range(1, config.max_clusters + 1):
-        turns = turn if config.own_room else config.max_clusters
-        most = int(np.ceil(turns * share)) if config.capacity > 0 else tree.n_labels
-        room = most - taken
-        slots.append(choice.grant(n_wishes, 1 if turn == 1 else min_gain, room))
-        if turn == 1:
-            lost = np.setdiff1d(np.arange(tree.n_labels, dtype=np.int32), slots[0][0])
-            placed = np.empty(len(lost), np.int32)
-            place_nearby_into(choice.homes(lost), room, placed)
-            choice.cover(lost, placed)
-            slots.append((lost, placed))
-        taken = most - room
+    share = tree.n_labels / tree.n_leaves
+    bound = (1 + config.capacity) * share if config.capacity > 0 else float(tree.n_labels)
+    most = np.full(tree.n_leaves, min(int(np.ceil(config.max_clusters * bound)), tree.n_labels))
+    granted = choice.fill(most, bound, min_gain, config)
+    if config.budget > 0:
+        tiles = whole_tiles(granted, choice.held, share, config.budget)
+        granted = choice.fill(np.minimum(most, LANES * tiles), bound, min_gain, config)
 
-    slot_labels, slot_leaves = (np.concatenate(parts) for parts in zip(*slots, strict=True))
-    order = np.lexsort((slot_labels, slot_leaves))
+    order = np.lexsort((granted.labels, granted.leaves))
     pointer = np.zeros(tree.n_leaves + 1, np.int64)
-    np.cumsum(np.bincount(slot_leaves, minlength=tree.n_leaves), out=pointer[1:])
-    return LabelTree((*tree.pointers[:-1], pointer), slot_labels[order], tree.n_labels)
+    np.cumsum(np.bincount(granted.leaves, minlength=tree.n_leaves), out=pointer[1:])
+    return LabelTree((*tree.pointers[:-1], pointer), granted.labels[order], tree.n_labels)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Granted:
+    """Places of labels in leaves."""
+
+    labels: Indices
+    leaves: Indices
+    gains: Floats
+    """Worth of the samples that each place covers and no earlier one of the label; 0 for a label
+    that was put where there was room."""
+
+    @classmethod
+    def joined(cls, parts: list["_Granted"]) -> "_Granted":
+        return cls(
+            np.concatenate([part.labels for part in parts]),
+            np.concatenate([part.leaves for part in parts]),
+            np.concatenate([part.gains for part in parts]),
+        )
+
+
+def whole_tiles(granted: _Granted, held: Doubles, share: float, budget: float) -> Pointers:
+    """Tiles of sixteen labels that each leaf may have.
+
+    Every leaf has those of an average one. A further tile costs a look for each beam that holds the
+    leaf, and its labels, the best ones in the first tiles, say what it gives. Those that give most
+    for their cost are opened, until looks have grown by the share `budget`.
+    """
+    base = int(np.ceil(share / LANES))
+    order = np.lexsort((-granted.gains, granted.leaves))
+    leaves, gains = granted.leaves[order], granted.gains[order]
+    counts = np.bincount(leaves, minlength=len(held))
+    rank = np.arange(len(leaves)) - np.repeat(np.cumsum(counts) - counts, counts)
+    further = rank >= base * LANES
+    tile = leaves[further] * np.int64(len(order)) + rank[further] // LANES
+    tiles, of_tile = np.unique(tile, return_inverse=True)
+    of_leaf = tiles // len(order)
+    gain = np.bincount(of_tile, weights=gains[further])
+    cost = held[of_leaf]
+    # A leaf's later tiles hold labels of less gain for the same cost: they never come first.
+    best = np.argsort(-gain / np.maximum(cost, 1.0), kind="stable")
+    paid = np.cumsum(cost[best]) <= budget * base * held.sum()
+    return base + np.bincount(of_leaf[best[paid]], minlength=len(held))
 
 
 @dataclass(slots=True, eq=False)
@@ -114,6 +148,9 @@ class _Choice:
     home_pointer: Pointers
     home_leaves: Indices
     worth: Floats
+    held: Doubles
+    """(n_leaves,) beams that hold each leaf."""
+
     n_threads: int
 
     def __init__(
@@ -134,8 +171,8 @@ class _Choice:
         home = tree.label_leaves()
         self.home_pointer = read_only(home.indptr, np.int64)
         self.home_leaves = read_only(home.indices, np.int32)
-        held = np.bincount(self.beam_leaves, minlength=tree.n_leaves).astype(np.float64)
-        share = held / max(held.mean(), 1e-9)
+        self.held = np.bincount(self.beam_leaves, minlength=tree.n_leaves).astype(np.float64)
+        share = self.held / max(self.held.mean(), 1e-9)
         self.worth = ((share + UNPOPULAR) ** -popularity).astype(np.float32)
         self.n_threads = n_threads
 
@@ -144,8 +181,33 @@ class _Choice:
         first: Indices = self.home_leaves[self.home_pointer[labels]]
         return first
 
-    def grant(self, n_wishes: int, min_gain: int, room: Pointers) -> tuple[Indices, Indices]:
-        """One more leaf for each label that has something to gain: labels and leaves."""
+    def fill(
+        self, most: Pointers, bound: float, min_gain: int, config: DisentangleConfig
+    ) -> _Granted:
+        """Give every label its leaves; a leaf takes up to `most`, in turn t up to t * `bound` with
+        own_room."""
+        self.covered[:] = False
+        n_labels, n_leaves = len(self.label_pointer) - 1, len(most)
+        bounded = config.capacity > 0 or config.budget > 0
+        n_wishes = min(WISHES if bounded else 1, n_leaves)
+        taken = np.zeros(n_leaves, np.int64)
+        parts: list[_Granted] = []
+        for turn in range(1, config.max_clusters + 1):
+            own = min(int(np.ceil(turn * bound)), n_labels)
+            now = np.minimum(most, own) if config.own_room else most
+            room = now - taken
+            parts.append(self.grant(n_wishes, 1 if turn == 1 else min_gain, room))
+            if turn == 1:
+                lost = np.setdiff1d(np.arange(n_labels, dtype=np.int32), parts[0].labels)
+                placed = np.empty(len(lost), np.int32)
+                place_nearby_into(self.homes(lost), room, placed)
+                self.cover(lost, placed)
+                parts.append(_Granted(lost, placed, np.zeros(len(lost), np.float32)))
+            taken = now - room
+        return _Granted.joined(parts)
+
+    def grant(self, n_wishes: int, min_gain: int, room: Pointers) -> _Granted:
+        """One more leaf for each label that has something to gain."""
         n_labels = len(self.label_pointer) - 1
         leaves = np.empty((n_labels, n_wishes), np.int32)
         gains = np.empty((n_labels, n_wishes), np.float32)
@@ -167,7 +229,7 @@ class _Choice:
         grant_into(labels, wished, room, np.zeros(n_labels, np.bool_), granted)
         labels, wished = labels[granted], wished[granted]
         self.cover(labels, wished)
-        return labels, wished
+        return _Granted(labels, wished, gains[wishes][order][granted])
 
     def cover(self, labels: Indices, leaves: Indices) -> None:
         cover_into(
