@@ -16,7 +16,7 @@ from xmc_core.models import XRLinear, train_xr_linear
 from xmc_core.rankers.train import Level, gather_clusters
 from xmc_core.rankers.weights import ChunkedWeights
 from xmc_core.solvers.scratch import ScratchPool
-from xmc_core.solvers.siblings import Problem, Tiles, plan_jobs, solve
+from xmc_core.solvers.siblings import Problem, plan_jobs, solve
 from xmc_core.tree import LabelTree
 
 N, WORDS, LABELS = 70, 60, 40
@@ -60,11 +60,11 @@ def test_every_way_to_train_agrees_with_the_reference(loss, n_dims):
             max_weights=0, seed=1, method=method, vector=vector,
         )  # fmt: skip
         scratch = ScratchPool(X.shape[1])
-        tiles = Tiles.concatenate(
-            [solve(job, rows, clusters, problem, scratch) for job in plan_jobs(clusters, rows, 1)]
-        )
+        pieces = [
+            solve(job, rows, clusters, problem, scratch) for job in plan_jobs(clusters, rows, 1)
+        ]
         weights = ChunkedWeights.from_tiles(
-            tiles, pointer, X.shape[1], n_threads=1, scratch=scratch
+            pieces, pointer, X.shape[1], n_threads=1, scratch=scratch
         )
         W, b = weights.to_dense()
         assert_allclose(W, expected, atol=2e-3)

@@ -9,11 +9,13 @@ from xmc_core.config import RankersConfig
 from xmc_core.errors import ShapeError
 from xmc_core.rankers.train import train_level
 from xmc_core.rankers.weights import (
+    HALF,
     ChunkedWeights,
     hashing,
     place_type,
     plan_buckets,
     power_of_halves,
+    round_to_halves,
     to_halves,
 )
 from xmc_core.solvers.scratch import ScratchPool
@@ -54,9 +56,11 @@ def chunked(W, biases, pointer, precision="single", n_threads=1):
         np.array(tile_biases, np.float32), np.zeros((len(masks), 5)),
         np.zeros((len(masks), 16, 0), np.float32),
     )  # fmt: skip
+    pieces = [tiles]
+    exponent = round_to_halves(pieces) if precision == HALF else None
     return ChunkedWeights.from_tiles(
-        tiles, np.asarray(pointer, np.int64), W.shape[1], n_threads=n_threads,
-        scratch=ScratchPool(W.shape[1]), precision=precision,
+        pieces, np.asarray(pointer, np.int64), W.shape[1], n_threads=n_threads,
+        scratch=ScratchPool(W.shape[1]), exponent=exponent,
     )  # fmt: skip
 
 

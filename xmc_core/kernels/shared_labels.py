@@ -6,12 +6,15 @@ have to look up its features in some 18 chunks more (EUR-Lex titles, 1.2 cluster
 21 chunks otherwise).
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from xmc_core.kernels._compile import kernel
 from xmc_core.kernels.bits import Words, lowest_bit, popcount
 from xmc_core.kernels.lanes import LANES, Masks
-from xmc_core.types import Floats, Indices, Pointers
+from xmc_core.types import Indices, Pointers
 
 ONE = np.uint64(1)
 LOW_SIX = np.uint64(63)
@@ -22,11 +25,11 @@ def child_by_child(
     n_features: Pointers,  # (tiles,) entries of `features` of each tile
     features: Indices,
     masks: Masks,
-    weights: Floats,
+    weights: NDArray[Any],  # float32, or halves as uint16
     lane_child: Indices,  # (tiles * 16,) child of each lane; -1: none
     pointer: Pointers,  # (children + 1,) out
     child_features: Indices,  # (weights,) out, ascending within a child
-    child_weights: Floats,  # (weights,) out
+    child_weights: NDArray[Any],  # (weights,) out
 ) -> None:
     pointer[:] = 0
     k = 0
@@ -91,13 +94,13 @@ def fill_tiles(
     sources: Indices,
     pointer: Pointers,
     child_features: Indices,
-    child_weights: Floats,
+    child_weights: NDArray[Any],
     n_features: Pointers,  # (tiles,) as counted
     feature_map: Indices,  # (n_features,) zeros, and zeros again on return
     seen: Words,  # zeros, and zeros again on return
     features: Indices,  # out: tile after tile, ascending within one
     masks: Masks,  # the same length, zeros; out
-    weights: Floats,  # out
+    weights: NDArray[Any],  # out
 ) -> None:
     first = 0
     w = 0

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from xmc_core.kernels._compile import kernel
 from xmc_core.kernels.bits import Words, lowest_bit, popcount
 from xmc_core.kernels.lanes import LANES, Masks
-from xmc_core.types import Bytes, Floats, Indices, Pointers
+from xmc_core.types import Bytes, Indices, Pointers
 
 ONE = np.uint64(1)
 LOW_SIX = np.uint64(63)
@@ -116,13 +116,13 @@ def fill_entries(
     tile_pointer: Pointers,
     weight_pointer: Pointers,  # (tiles + 1,) into `weights`
     masks: Masks,
-    weights: Floats,
+    weights: NDArray[Any],  # float32, or halves as uint16
     chunk_pointer: Pointers,
     tile_rows: Indices,
     sizes: Indices,
     as_masks: bool,  # every chunk has one tile
     places: NDArray[Any],  # (rows,) or (weights,) out: masks, or numbers of children
-    values: Floats,  # (weights,) out
+    values: NDArray[Any],  # (weights,) out
 ) -> None:
     for chunk in range(first_chunk, last_chunk):
         a, b = chunk_tiles[chunk], chunk_tiles[chunk + 1]

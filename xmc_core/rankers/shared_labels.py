@@ -53,7 +53,7 @@ class TrainedOnce:
             count_tiles(sources, child_pointer, features, seen, n_features, n_weights)
             tile_features = np.empty(int(n_features.sum()), np.int32)
             masks = np.zeros(len(tile_features), np.uint16)
-            tile_weights = np.empty(int(n_weights.sum()), np.float32)
+            tile_weights = np.empty(int(n_weights.sum()), tiles.weights.dtype)
             fill_tiles(
                 sources, child_pointer, features, weights, n_features, feature_map, seen,
                 tile_features, masks, tile_weights,

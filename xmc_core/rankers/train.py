@@ -17,7 +17,7 @@ from xmc_core.parallel import map_threads, resolve_threads, row_blocks
 from xmc_core.rankers.negatives import pattern
 from xmc_core.rankers.relevance import normalise_rows
 from xmc_core.rankers.shared_labels import TrainedOnce, trained_once
-from xmc_core.rankers.weights import SINGLE, ChunkedWeights
+from xmc_core.rankers.weights import HALF, SINGLE, ChunkedWeights, round_to_halves
 from xmc_core.reporting import SILENT, Reporter, SharedProgress
 from xmc_core.solvers.outcome import LevelOutcome
 from xmc_core.solvers.scratch import ScratchPool
@@ -165,22 +165,21 @@ class _Plan:
     def finish(self, scratch: ScratchPool, precision: str) -> None:
         """Bring the weights into their chunks, on this thread alone: the others train on."""
         pieces = [self.pieces.pop(number) for number in range(len(self.jobs))]
-        tiles = Tiles.concatenate(pieces)
-        return_freed_memory()
-        n_trained = self.clusters.n_children
+        exponent = round_to_halves(pieces) if precision == HALF else None
+        statistics = np.concatenate([piece.statistics for piece in pieces])
         if self.shared is not None:
-            tiles = self.shared.copied(tiles, self.level.pointer, scratch)
+            pieces = [self.shared.copied(Tiles.concatenate(pieces), self.level.pointer, scratch)]
         weights = ChunkedWeights.from_tiles(
-            tiles,
+            pieces,
             self.level.pointer,
             scratch.n_features,
             n_threads=1,
             scratch=scratch,
-            precision=precision,
+            exponent=exponent,
         )
-        outcome = LevelOutcome.from_statistics(tiles.statistics, n_trained, weights.nnz)
+        n_trained = self.clusters.n_children
+        outcome = LevelOutcome.from_statistics(statistics, n_trained, weights.nnz)
         self.result = weights, outcome
-        del tiles
         return_freed_memory()
 
 

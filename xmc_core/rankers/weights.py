@@ -1,6 +1,6 @@
 """The weights of one level of the tree, in the layout that search reads."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from xmc_core.kernels.lanes import LANES
 from xmc_core.kernels.simd import HAVE_VECTOR_CODE
 from xmc_core.kernels.views import address_of
 from xmc_core.kernels.weights import count_rows, fill_entries, fill_rows, point_rows
+from xmc_core.memory import return_freed_memory
 from xmc_core.parallel import map_threads
 from xmc_core.solvers.scratch import ScratchPool
 from xmc_core.solvers.siblings import Tiles, parent_runs
@@ -252,64 +253,50 @@ class ChunkedWeights:
     @classmethod
     def from_tiles(
         cls,
-        tiles: Tiles,
+        pieces: list[Tiles],
         pointer: Pointers,
         n_features: int,
         *,
         n_threads: int,
         scratch: ScratchPool,
-        precision: str = SINGLE,
+        exponent: int | None = None,
     ) -> "ChunkedWeights":
-        """Bring the tiles of a level, in order, into their chunks; `half` rounds the weights."""
-        n_children = int(pointer[-1])
+        """Bring the tiles of a level, in order, into their chunks.
+
+        The list is emptied, and what is no longer needed is freed on the way: a level of tail
+        labels takes as much for the features of its rows as for its weights.
+
+        `exponent`: that of round_to_halves, where it has rounded the weights of the tiles.
+        """
+        tiles = Tiles.concatenate(pieces)
+        return_freed_memory()
+        features, masks, tile_weights = tiles.features, tiles.masks, tiles.weights
+        tile_pointer, weight_pointer = _ends(tiles.n_features), _ends(tiles.n_weights)
+        tile_biases, tile_dense = tiles.biases, tiles.dense
+        del tiles
         sizes = np.diff(pointer)
-        parent_tiles = _ends((sizes + LANES - 1) // LANES)
         as_masks = in_tiles(pointer)
         width = LANES if as_masks else int(sizes.max(initial=0))
+        parent_tiles = _ends((sizes + LANES - 1) // LANES)
         chunk_tiles = np.arange(parent_tiles[-1] + 1) if as_masks else parent_tiles
-        tile_pointer, weight_pointer = _ends(tiles.n_features), _ends(tiles.n_weights)
         runs = parent_runs(np.diff(tile_pointer[chunk_tiles]), 4 * n_threads)
 
-        n_rows = np.zeros(len(chunk_tiles) - 1, np.int64)
+        rows = _place(
+            features, masks, tile_pointer, chunk_tiles, n_features, runs, n_threads, scratch
+        )
+        del features
+        n_rows = len(rows.sizes)
+        row_base = np.empty((n_rows >> base_bits(width)) + 1, np.int64)
+        row_pointer: NDArray[Any] = np.empty(n_rows + 1, np.uint16)
+        point_rows(rows.sizes, base_bits(width), row_base, row_pointer)
 
-        def count(run: tuple[int, int]) -> None:
-            with scratch.borrow() as (_, seen):
-                count_rows(*run, chunk_tiles, tile_pointer, tiles.features, seen, n_rows)
-
-        map_threads(count, runs, n_threads)
-        chunk_pointer = _ends(n_rows)
-        rows = int(chunk_pointer[-1])
-        child_lanes = lanes_of(pointer)
-        biases = tiles.biases.reshape(-1)[child_lanes]
-
-        multiplier, bits = hashing(n_features)
-        shifts, remainder_type = plan_buckets(n_rows, bits)
-        bucket_pointer = _ends((1 << (bits - shifts.astype(np.int64))) + 1)
-        starts = np.zeros(int(bucket_pointer[-1]), np.uint32)
-        remainders = np.zeros(rows + LANES, remainder_type)
-        tile_rows = np.empty(len(tiles.features), np.int32)
-        row_sizes = np.zeros(rows, np.int32)
-
-        def place(run: tuple[int, int]) -> None:
-            with scratch.borrow() as (feature_map, _):
-                fill_rows(
-                    *run, chunk_tiles, tile_pointer, tiles.features, tiles.masks, feature_map,
-                    multiplier, bits, chunk_pointer, bucket_pointer, shifts, starts, remainders,
-                    tile_rows, row_sizes,
-                )  # fmt: skip
-
-        map_threads(place, runs, n_threads)
-        row_base = np.empty((rows >> base_bits(width)) + 1, np.int64)
-        row_pointer: NDArray[Any] = np.empty(rows + 1, np.uint16)
-        point_rows(row_sizes, base_bits(width), row_base, row_pointer)
-
-        places = np.empty(rows if as_masks else len(tiles.weights), place_type(width))
-        values = np.empty(len(tiles.weights), np.float32)
+        places = np.empty(n_rows if as_masks else len(tile_weights), place_type(width))
+        values = np.empty_like(tile_weights)
 
         def fill(run: tuple[int, int]) -> None:
             fill_entries(
-                *run, chunk_tiles, tile_pointer, weight_pointer, tiles.masks, tiles.weights,
-                chunk_pointer, tile_rows, row_sizes, as_masks, places, values,
+                *run, chunk_tiles, tile_pointer, weight_pointer, masks, tile_weights,
+                rows.chunk_pointer, rows.of_tiles, rows.sizes, as_masks, places, values,
             )  # fmt: skip
 
         map_threads(fill, runs, n_threads)
@@ -317,31 +304,82 @@ class ChunkedWeights:
             row_pointer = row_pointer.astype(np.uint32)
             row_pointer[:-1] |= places.astype(np.uint32) << np.uint32(16)
             places = places[:0].copy()
-        n_dims = tiles.dense.shape[2]
-        dense_values = tiles.dense.reshape(-1)
-        kept: NDArray[Any] = values
-        dense: NDArray[Any]
-        exponent = 0
-        if precision == HALF:
-            exponent = power_of_halves(values, dense_values)
-            kept = to_halves(values, exponent)
-            dense = np.zeros((n_children, padded(n_dims)), np.uint16)
-            narrow_rows(
-                dense_values,
-                child_lanes,
-                n_dims,
-                np.float32(2.0**-exponent),
-                HAVE_VECTOR_CODE,
-                dense,
-            )
+
+        child_lanes = lanes_of(pointer)
+        n_dims = tile_dense.shape[2]
+        dense: NDArray[Any] = np.zeros((len(child_lanes), padded(n_dims)), values.dtype)
+        if exponent is not None:
+            scale = np.float32(2.0**-exponent)
+            narrow_rows(tile_dense.reshape(-1), child_lanes, n_dims, scale, HAVE_VECTOR_CODE, dense)
         else:
-            dense = np.zeros((n_children, padded(n_dims)), np.float32)
-            dense[:, :n_dims] = tiles.dense[child_lanes // LANES, child_lanes % LANES]
+            dense[:, :n_dims] = tile_dense[child_lanes // LANES, child_lanes % LANES]
         return cls(
-            n_features, pointer, biases, chunk_pointer, bucket_pointer, shifts, starts,
-            remainders, row_base, row_pointer, places, kept, np.array([exponent], np.int32),
-            dense, np.array([n_features - n_dims, n_dims]),
+            n_features, pointer, tile_biases.reshape(-1)[child_lanes], rows.chunk_pointer,
+            rows.bucket_pointer, rows.shifts, rows.starts, rows.remainders, row_base, row_pointer,
+            places, values, np.array([exponent or 0], np.int32), dense,
+            np.array([n_features - n_dims, n_dims]),
         )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _ChunkRows:
+    """The rows of each chunk, in its buckets, before they have weights."""
+
+    chunk_pointer: Pointers
+    bucket_pointer: Pointers
+    shifts: Bytes
+    starts: NDArray[np.uint32]
+    remainders: NDArray[Any]
+    of_tiles: Indices
+    """Which row of its chunk each feature of a tile became."""
+
+    sizes: Indices
+    """Weights of each row."""
+
+
+def _place(
+    features: Indices,
+    masks: NDArray[np.uint16],
+    tile_pointer: Pointers,
+    chunk_tiles: Pointers,
+    n_features: int,
+    runs: list[tuple[int, int]],
+    n_threads: int,
+    scratch: ScratchPool,
+) -> _ChunkRows:
+    """Give the features of the tiles their rows; `runs` are of chunks."""
+    n_rows = np.zeros(len(chunk_tiles) - 1, np.int64)
+
+    def count(run: tuple[int, int]) -> None:
+        with scratch.borrow() as (_, seen):
+            count_rows(*run, chunk_tiles, tile_pointer, features, seen, n_rows)
+
+    map_threads(count, runs, n_threads)
+    multiplier, bits = hashing(n_features)
+    shifts, remainder_type = plan_buckets(n_rows, bits)
+    bucket_pointer = _ends((1 << (bits - shifts.astype(np.int64))) + 1)
+    chunk_pointer = _ends(n_rows)
+    rows = int(chunk_pointer[-1])
+    placed = _ChunkRows(
+        chunk_pointer,
+        bucket_pointer,
+        shifts,
+        starts=np.zeros(int(bucket_pointer[-1]), np.uint32),
+        remainders=np.zeros(rows + LANES, remainder_type),
+        of_tiles=np.empty(len(features), np.int32),
+        sizes=np.zeros(rows, np.int32),
+    )
+
+    def place(run: tuple[int, int]) -> None:
+        with scratch.borrow() as (feature_map, _):
+            fill_rows(
+                *run, chunk_tiles, tile_pointer, features, masks, feature_map, multiplier, bits,
+                chunk_pointer, bucket_pointer, shifts, placed.starts, placed.remainders,
+                placed.of_tiles, placed.sizes,
+            )  # fmt: skip
+
+    map_threads(place, runs, n_threads)
+    return placed
 
 
 def hashing(n_features: int) -> tuple[int, int]:
@@ -363,6 +401,18 @@ def plan_buckets(n_rows: Pointers, bits: int) -> tuple[Bytes, type[np.integer[An
             best = size, (bits - bucket_bits).astype(np.uint8), kind
     assert best is not None
     return best[1:]
+
+
+def round_to_halves(pieces: list[Tiles]) -> int:
+    """Round the weights of a level's tiles, all by one power of two, which is returned.
+
+    Piece by piece and before anything is made of them: held once in single precision, a level takes
+    half the memory at its peak of one that is rounded at the end.
+    """
+    exponent = power_of_halves(*(a for p in pieces for a in (p.weights, p.dense.reshape(-1))))
+    for number, piece in enumerate(pieces):
+        pieces[number] = replace(piece, weights=to_halves(piece.weights, exponent))
+    return exponent
 
 
 def power_of_halves(*arrays: Floats) -> int:

@@ -86,7 +86,9 @@ class Tiles:
 
     features: Indices
     masks: NDArray[np.uint16]
-    weights: Floats
+    weights: NDArray[Any]
+    """float32, or uint16 once xmc_core.rankers.weights.round_to_halves has rounded them."""
+
     n_features: Pointers
     """(tiles,) how many of `features` and `masks` each has."""
 
