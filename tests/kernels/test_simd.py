@@ -82,6 +82,30 @@ def test_squares_are_what_numpy_says():
 
 
 @kernel
+def rows_of_a_tile(vector, F, gram, rows, delta, n, weights, out):
+    simd.pending_row(vector, F, gram, rows, delta, n, 7, out, 0)
+    simd.weighted_squares(vector, F, weights, 2, len(F), out, 1)
+    simd.copy_row(vector, F, 4, out, 2)
+
+
+@pytest.mark.parametrize("vector", [True, False])
+@pytest.mark.parametrize("n", range(5))
+def test_rows_of_a_tile_are_what_numpy_says(n, vector):
+    rng = np.random.default_rng(5)
+    F, gram, delta, weights = (
+        rng.normal(size=shape).astype(np.float32)
+        for shape in ((30, LANES), (30, 32), (4, LANES), 30)
+    )
+    rows = rng.permutation(30)[:4].astype(np.int32)
+    out = np.zeros((4, LANES), np.float32)
+    rows_of_a_tile(vector, F, gram, rows, delta, n, weights, out)
+    assert_allclose(out[0], F[7] + gram[rows[:n], 7] @ delta[:n], rtol=1e-5, atol=1e-5)
+    assert_allclose(out[1], weights[2:] @ F[2:] ** 2, rtol=1e-4, atol=1e-5)
+    assert_array_equal(out[2], F[4])
+    assert not out[3].any()
+
+
+@kernel
 def dense_pieces(vector, V, x, lanes, n_lanes, n_dims, out, four):
     simd.lane_dots(vector, V, x, lanes, n_lanes, n_dims, out, 0)
     simd.lane_dot(vector, V, x, 5, n_dims, out, 1)

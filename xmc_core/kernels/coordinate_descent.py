@@ -27,7 +27,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from xmc_core.kernels._compile import kernel
+from xmc_core.kernels._compile import fast_kernel, kernel
 from xmc_core.kernels.bits import lowest_bit
 from xmc_core.kernels.dense_rows import spread
 from xmc_core.kernels.lanes import (
@@ -45,13 +45,16 @@ from xmc_core.kernels.prefetch import prefetch
 from xmc_core.kernels.search_simd import at_least
 from xmc_core.kernels.simd import (
     axpy,
+    copy_row,
     dot,
     lane_axpy,
     lane_dot,
     lane_dots,
+    pending_row,
     rank_update,
     squares,
     step,
+    weighted_squares,
 )
 from xmc_core.types import Floats, Indices, Pointers
 
@@ -252,12 +255,7 @@ def descend_gram(
         state[GRADIENT_MIN] = HUGE
         for k in range(n):
             i = order[k]
-            for lane in range(LANES):
-                state[MARGIN, lane] = margins[i, lane]
-            for u in range(n_pending):
-                g = gram[pending_rows[u], i]
-                for lane in range(LANES):
-                    state[MARGIN, lane] += g * pending[u, lane]
+            pending_row(vector, margins, gram, pending_rows, pending, n_pending, i, state, MARGIN)
             moved = step(
                 vector,
                 loss == HINGE,
@@ -272,8 +270,7 @@ def descend_gram(
             )
             if moved & ALL_LANES != 0:
                 pending_rows[n_pending] = i
-                for lane in range(LANES):
-                    pending[n_pending, lane] = state[DELTA, lane]
+                copy_row(vector, state, DELTA, pending, n_pending)
                 n_pending += 1
                 if n_pending == 4:
                     rank_update(vector, margins, gram, pending_rows, pending, n)
@@ -438,20 +435,43 @@ def dual_objective(
                 norm += some[0, lane]
     for lane in range(LANES):
         norm += np.float64(state[BIAS, lane]) ** 2
-    gain = 0.0
-    for i in range(len(own)):
+    if loss == LOGISTIC:
+        gain = entropy(coefficient, beta, n_lanes)
+    else:
+        penalty = np.float32(0.5 if loss == SQUARED_HINGE else 0.0)
+        gain = dual_gain(coefficient.reshape(-1), beta.reshape(-1), penalty)
+    for first in range(0, len(own), SUM_BLOCK):
+        last = min(first + SUM_BLOCK, len(own))
+        weighted_squares(vector, beta, own, first, last, some, 0)
+        for lane in range(LANES):
+            norm += some[0, lane]
+    return gain - 0.5 * norm
+
+
+@fast_kernel
+def dual_gain(coefficient: Floats, beta: Floats, penalty: np.float32) -> float:
+    # Sum of alpha - penalty * |coefficient| * alpha²; alpha is 0 where the coefficient is.
+    total = 0.0
+    for first in range(0, len(beta), SUM_BLOCK):
+        block = np.float32(0.0)
+        for j in range(first, min(first + SUM_BLOCK, len(beta))):
+            alpha = abs(beta[j])
+            block += alpha - penalty * abs(coefficient[j]) * alpha * alpha
+        total += float(block)
+    return total
+
+
+@kernel
+def entropy(coefficient: Floats, beta: Floats, n_lanes: int) -> float:
+    # Of alpha within its bounds, for the logistic loss.
+    total = 0.0
+    for i in range(len(beta)):
         for lane in range(n_lanes):
             size = np.float64(abs(coefficient[i, lane]))
             alpha = np.float64(abs(beta[i, lane]))
-            norm += own[i] * alpha * alpha
             if size == 0.0:
                 continue
-            if loss == LOGISTIC:
-                for part in (alpha, size - alpha):
-                    if part > 0.0:
-                        gain -= part * math.log(part / size)
-            else:
-                gain += alpha
-                if loss == SQUARED_HINGE:
-                    gain -= 0.5 * size * alpha * alpha
-    return gain - 0.5 * norm
+            for part in (alpha, size - alpha):
+                if part > 0.0:
+                    total -= part * math.log(part / size)
+    return total

@@ -66,6 +66,24 @@ def plain_rank_update(F: Floats, gram: Floats, rows: Indices, delta: Floats, n: 
 
 
 @fast_kernel
+def plain_pending_row(
+    F: Floats, gram: Floats, rows: Indices, delta: Floats, n: int, j: int, out: Floats, row: int
+) -> None:
+    # out[row] = F[j] + sum of gram[rows[u], j] * delta[u] over u < n
+    for lane in range(LANES):
+        total = F[j, lane]
+        for u in range(n):
+            total += gram[rows[u], j] * delta[u, lane]
+        out[row, lane] = total
+
+
+@fast_kernel
+def plain_copy_row(source: Floats, from_row: int, target: Floats, to_row: int) -> None:
+    for lane in range(LANES):
+        target[to_row, lane] = source[from_row, lane]
+
+
+@fast_kernel
 def plain_above(W: Floats, row: int, threshold: np.float32) -> int:
     # Bit mask of the lanes with |W[row, lane]| >= threshold.
     mask = 0
@@ -83,6 +101,18 @@ def plain_squares(W: Floats, start: int, end: int, out: Floats, row: int) -> Non
     for j in range(start, end):
         for lane in range(LANES):
             out[row, lane] += W[j, lane] * W[j, lane]
+
+
+@fast_kernel
+def plain_weighted_squares(
+    W: Floats, weights: Floats, start: int, end: int, out: Floats, row: int
+) -> None:
+    # out[row] = sum of weights[j] * W[j]², lane by lane, over start <= j < end
+    for lane in range(LANES):
+        out[row, lane] = 0.0
+    for j in range(start, end):
+        for lane in range(LANES):
+            out[row, lane] += weights[j] * W[j, lane] * W[j, lane]
 
 
 @fast_kernel
@@ -216,8 +246,11 @@ def plain_four_by_four(
 vector_dot: Any = plain_dot
 vector_axpy: Any = plain_axpy
 vector_rank_update: Any = plain_rank_update
+vector_pending_row: Any = plain_pending_row
+vector_copy_row: Any = plain_copy_row
 vector_above: Any = plain_above
 vector_squares: Any = plain_squares
+vector_weighted_squares: Any = plain_weighted_squares
 vector_squared_hinge_step: Any = plain_squared_hinge_step
 vector_hinge_step: Any = plain_hinge_step
 vector_lane_dots: Any = plain_lane_dots
@@ -230,8 +263,11 @@ if HAVE_VECTOR_CODE:
     vector_dot = vector_ir.dot
     vector_axpy = vector_ir.axpy
     vector_rank_update = vector_ir.rank_update
+    vector_pending_row = vector_ir.pending_row
+    vector_copy_row = vector_ir.copy_row
     vector_above = vector_ir.above
     vector_squares = vector_ir.squares
+    vector_weighted_squares = vector_ir.weighted_squares
     vector_squared_hinge_step = vector_ir.make_step(hinge=False)
     vector_hinge_step = vector_ir.make_step(hinge=True)
     vector_lane_dots = vector_ir.lane_dots
@@ -285,6 +321,32 @@ def rank_update(
 
 
 @inline_kernel
+def pending_row(
+    vector: bool,
+    F: Floats,
+    gram: Floats,
+    rows: Indices,
+    delta: Floats,
+    n: int,
+    j: int,
+    out: Floats,
+    row: int,
+) -> None:
+    if vector:
+        vector_pending_row(F, gram, rows, delta, n, j, out, row)
+    else:
+        plain_pending_row(F, gram, rows, delta, n, j, out, row)
+
+
+@inline_kernel
+def copy_row(vector: bool, source: Floats, from_row: int, target: Floats, to_row: int) -> None:
+    if vector:
+        vector_copy_row(source, from_row, target, to_row)
+    else:
+        plain_copy_row(source, from_row, target, to_row)
+
+
+@inline_kernel
 def above(vector: bool, W: Floats, row: int, threshold: np.float32) -> int:
     if vector:
         mask: int = vector_above(W, row, threshold)
@@ -321,6 +383,16 @@ def squares(vector: bool, W: Floats, start: int, end: int, out: Floats, row: int
         vector_squares(W, start, end, out, row)
     else:
         plain_squares(W, start, end, out, row)
+
+
+@inline_kernel
+def weighted_squares(
+    vector: bool, W: Floats, weights: Floats, start: int, end: int, out: Floats, row: int
+) -> None:
+    if vector:
+        vector_weighted_squares(W, weights, start, end, out, row)
+    else:
+        plain_weighted_squares(W, weights, start, end, out, row)
 
 
 @inline_kernel

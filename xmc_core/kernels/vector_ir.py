@@ -165,6 +165,39 @@ def rank_update(typing_context, F, gram, rows, delta, n):  # type: ignore[no-unt
 
 
 @intrinsic
+def pending_row(typing_context, F, gram, rows, delta, n, j, out, row):  # type: ignore[no-untyped-def]
+    i64 = types.int64
+    signature = types.void(F, gram, rows, delta, i64, i64, out, i64)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        F, _, rows, delta, n, j, out, row = _unpack(context, builder, signature, args)
+        (gram,) = _matrices(context, builder, signature, args, 1)
+        total = _alloca(builder, F.row(j))
+        with cgutils.for_range_slice(builder, _INT64(0), n, _INT64(1), _INT64) as (u, _):
+            begin = gram.begin(builder.sext(rows.get(u), _INT64))
+            place = builder.gep(begin, [j], source_etype=_FLOAT)
+            g = _splat(builder, builder.load(place, typ=_FLOAT))
+            old = builder.load(total, typ=_VECTOR)
+            builder.store(_multiply_add(builder, g, delta.row(u), old), total)
+        out.set_row(row, builder.load(total, typ=_VECTOR))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def copy_row(typing_context, source, from_row, target, to_row):  # type: ignore[no-untyped-def]
+    signature = types.void(source, types.int64, target, types.int64)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        source, from_row, target, to_row = _unpack(context, builder, signature, args)
+        target.set_row(to_row, source.row(from_row))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
 def above(typing_context, W, row, threshold):  # type: ignore[no-untyped-def]
     signature = types.int32(W, types.int64, types.float32)
 
@@ -256,6 +289,24 @@ def squares(typing_context, W, start, end, out, row):  # type: ignore[no-untyped
         with cgutils.for_range_slice(builder, start, end, _INT64(1), _INT64) as (j, _):
             w = W.row(j)
             builder.store(_multiply_add(builder, w, w, builder.load(total, typ=_VECTOR)), total)
+        out.set_row(row, builder.load(total, typ=_VECTOR))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def weighted_squares(typing_context, W, weights, start, end, out, row):  # type: ignore[no-untyped-def]
+    signature = types.void(W, weights, types.int64, types.int64, out, types.int64)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        W, weights, start, end, out, row = _unpack(context, builder, signature, args)
+        total = _alloca(builder, _constant(0.0))
+        with cgutils.for_range_slice(builder, start, end, _INT64(1), _INT64) as (j, _):
+            w = W.row(j)
+            weighted = builder.fmul(_splat(builder, weights.get(j)), w)
+            old = builder.load(total, typ=_VECTOR)
+            builder.store(_multiply_add(builder, weighted, w, old), total)
         out.set_row(row, builder.load(total, typ=_VECTOR))
         return context.get_dummy_value()
 
