@@ -100,6 +100,7 @@ def work(task: Task, folder: str, small: bool = False) -> dict[str, Any]:
             "tree.seed": task.pair,
         },
         "variants": STUDY if task.task == "study" else MERGED,
+        "before": STUDY[MOVED],
         **{"rows": 0, "test_rows": 0, **PAIRS, **(SMALL if small else {})},
     }
 

@@ -56,9 +56,10 @@ one meaning already. `own room`: first clusters leave room for second ones. Each
 meaning goes to the label's cluster that scores best in its beam of 10, or to none. Variation of
 information: bits between the parts by meaning and by cluster, 0 where they are the same, mean
 over the pairs. Pulled apart: more than half of each meaning's rows go to one cluster, and the
-two to different ones; with λ 1 no pair can be. Reached: rows that go to some cluster of the
-label. Others: labels with 40 training rows or more that were not merged. Means ± standard
-deviation over the seeds."""
+two to different ones; with λ 1 no pair can be. Apart before: pairs for which that holds at λ 1
+while they are two labels; the rest have no cluster of their own to go to. Reached: rows that go
+to some cluster of the label. Others: labels with 40 training rows or more that were not merged.
+Means ± standard deviation over the seeds."""
 
 Difference = tuple[float, float]
 """Mean and standard deviation over the seeds; the second is 0 where there is one seed."""
@@ -235,7 +236,10 @@ def merged_section(rows: list[Row]) -> Iterable[str]:
     if not rows:
         return
     yield from ("", "## Two meanings in one label", "", MERGED_TEXT)
-    fields = ("variation", "pulled_apart", "reached", "merged_in_several", "others_in_several")
+    fields = (
+        "variation", "pulled_apart", "of_apart_before", "reached", "merged_in_several",
+        "others_in_several",
+    )  # fmt: skip
     for name, mine in by_set(rows).items():
         pairs, asked = mine[0]["pairs"], fmean(row["meaning_rows"] for row in mine)
         one = fmean(row["in_one_group"] for row in mine)
@@ -244,13 +248,18 @@ def merged_section(rows: list[Row]) -> Iterable[str]:
             f"### {name}, {pairs} pairs, {len(mine)} seed{'s' if len(mine) > 1 else ''}",
         )
         yield ""
-        yield f"{asked:,.0f} test rows a seed; all rows of a label in one group: {one:.2f} bits."
+        before = fmean(row["apart_before"] for row in mine)
+        yield (
+            f"{asked:,.0f} test rows a seed; all rows of a label in one group: {one:.2f} bits; "
+            f"{before:.0f} % of the pairs are apart before."
+        )
         yield ""
         yield (
-            "| variant | variation of information | pairs pulled apart, % | rows reached, % | "
-            "merged labels in several, % | others in several, % |"
+            "| variant | variation of information | pairs pulled apart, % | "
+            "of those apart before, % | rows reached, % | merged labels in several, % | "
+            "others in several, % |"
         )
-        yield f"|{'---|' * 6}"
+        yield f"|{'---|' * 7}"
         for variant in mine[0]["variants"]:
             found = [row["variants"][variant] for row in mine]
             yield f"| {variant} | {' | '.join(spread(found, (field,)) for field in fields)} |"

@@ -143,11 +143,13 @@ def measure(model: XRLinear, row: dict[str, Any], data: Data) -> dict[str, Any]:
 
 
 def merged(data: Data, config: Config, work: Work) -> dict[str, Any]:
+    tree = grown(data, config)
     pairs = unrelated_pairs(
-        data, grown(data, config), np.random.default_rng(config.tree.seed), work["pairs"],
-        work["train_count"], work["test_count"],
+        data, tree, np.random.default_rng(config.tree.seed), work["pairs"], work["train_count"],
+        work["test_count"],
     )  # fmt: skip
     rows, meanings = zip(*(rows_of_meanings(data.Y_test, *pair) for pair in pairs), strict=True)
+    before = apart_before(data, tree, config, work["before"], pairs)
     data, labels = with_pairs_merged(data, pairs)
     tree = grown(data, config)
     beams = held_out_beams(data.X, data.Y, tree, config)
@@ -158,6 +160,7 @@ def merged(data: Data, config: Config, work: Work) -> dict[str, Any]:
         "pairs": len(pairs),
         "meaning_rows": int(sum(map(len, rows))),
         "in_one_group": float(np.mean(in_one)),
+        "apart_before": 100.0 * float(before.mean()),
         "variants": {},
     }
     for name, changes in work["variants"].items():
@@ -170,14 +173,33 @@ def merged(data: Data, config: Config, work: Work) -> dict[str, Any]:
         ]
         both = list(zip(meanings, sent, strict=True))
         several = np.diff(homes.indptr) > 1
+        apart = np.array([pulled_apart(*pair) for pair in both])
         result["variants"][name] = {
             "variation": float(np.mean([variation_of_information(*pair) for pair in both])),
-            "pulled_apart": 100.0 * float(np.mean([pulled_apart(*pair) for pair in both])),
+            "pulled_apart": 100.0 * float(apart.mean()),
+            "of_apart_before": 100.0 * float(apart[before].mean()) if before.any() else 0.0,
             "reached": 100.0 * float(np.mean(np.concatenate(sent) >= 0)),
             "merged_in_several": 100.0 * float(several[labels].mean()),
             "others_in_several": 100.0 * float(several[others].mean()) if others.any() else 0.0,
         }
     return result
+
+
+def apart_before(
+    data: Data, tree: LabelTree, config: Config, changes: dict[str, Any], pairs: np.ndarray
+) -> np.ndarray:
+    """(pairs,) whether `pulled_apart` holds while the two are two labels still: each has a cluster
+    that most of its rows go to. What has no place of its own cannot be told apart."""
+    beams = held_out_beams(data.X, data.Y, tree, config)
+    model, _ = train(data, tree, beams, config, changes)
+    asked = model.predict_leaves(data.X_test)
+    homes = model.tree.label_leaves()
+    found = []
+    for pair in pairs:
+        rows, meaning = rows_of_meanings(data.Y_test, *pair)
+        leaves = np.unique(csr_array(homes[pair]).indices)
+        found.append(pulled_apart(meaning, sent_to(csr_array(asked[rows]), leaves)))
+    return np.array(found)
 
 
 def unrelated_pairs(

@@ -107,9 +107,11 @@ def test_the_small_merger_tells_meanings_of_every_variant(folder):
     assert list(result["variants"]) == list(disentangle.MERGED)
     assert result["pairs"] == disentangle.SMALL["pairs"]
     assert result["meaning_rows"] > 0
+    assert 0 < result["apart_before"] <= 100
     for row in result["variants"].values():
         assert row["variation"] >= 0
         assert 0 <= row["pulled_apart"] <= row["merged_in_several"] <= 100
+        assert 0 <= row["of_apart_before"] <= 100
         assert 0 < row["reached"] <= 100
     for name in (GROWN, MOVED):  # one cluster cannot part meanings
         assert result["variants"][name]["merged_in_several"] == 0
@@ -282,17 +284,18 @@ def test_what_clusters_add_is_told_beside_as_much_room_without_them():
 
 
 def test_pairs_pulled_apart_are_judged_by_the_majority():
-    fields = ("variation", "reached", "merged_in_several", "others_in_several")
+    fields = ("variation", "of_apart_before", "reached", "merged_in_several", "others_in_several")
     plain = dict.fromkeys(fields, 1.0)
     rows = [
         {"set": "s", "task": "merged", "pair": seed, "pairs": 5, "meaning_rows": 100,
-         "in_one_group": 0.9, "variants": {MOVED: {**plain, "pulled_apart": 0.0},
-                                           OWN_ROOM: {**plain, "pulled_apart": share}}}
+         "in_one_group": 0.9, "apart_before": 60.0,
+         "variants": {MOVED: {**plain, "pulled_apart": 0.0},
+                      OWN_ROOM: {**plain, "pulled_apart": share}}}
         for seed, share in enumerate((40.0, 50.0))
     ]  # fmt: skip
     lines = list(report_disentangle.section(rows))
     assert "### s, 5 pairs, 2 seeds" in lines
-    assert f"| {OWN_ROOM} | 1.00 ± 0.00 | 45.00 ± 7.07 |{' 1.00 ± 0.00 |' * 3}" in lines
+    assert f"| {OWN_ROOM} | 1.00 ± 0.00 | 45.00 ± 7.07 |{' 1.00 ± 0.00 |' * 4}" in lines
     assert lines[-1] == (
         f"Goals: `{OWN_ROOM}` pulls most pairs apart: **not reached**; `{MOVED}` none: reached."
     )

@@ -50,6 +50,9 @@ def disentangle_tree(
     granted by falling gain; a label whose first turn finds all its leaves full keeps its old one or
     gets the nearest with room.
 
+    With a budget, leaves are filled twice: without it, to see what every sixteen labels of a leaf
+    are worth, then with room for those alone that `affordable_tiles` finds worth their cost.
+
     Parameters
     ----------
     tree : LabelTree
@@ -83,7 +86,7 @@ def disentangle_tree(
     most = np.full(tree.n_leaves, min(int(np.ceil(config.max_clusters * bound)), tree.n_labels))
     granted = choice.fill(most, bound, min_gain, config)
     if config.budget > 0:
-        tiles = whole_tiles(granted, choice.held, share, config.budget)
+        tiles = affordable_tiles(granted, choice.held, share, config.budget)
         granted = choice.fill(np.minimum(most, LANES * tiles), bound, min_gain, config)
 
     order = np.lexsort((granted.labels, granted.leaves))
@@ -111,12 +114,18 @@ class _Granted:
         )
 
 
-def whole_tiles(granted: _Granted, held: Doubles, share: float, budget: float) -> Pointers:
-    """Tiles of sixteen labels that each leaf may have.
+def affordable_tiles(granted: _Granted, held: Doubles, share: float, budget: float) -> Pointers:
+    """(n_leaves,) tiles of sixteen labels that each leaf may have.
 
     Every leaf has those of an average one. A further tile costs a look for each beam that holds the
-    leaf, and its labels, the best ones in the first tiles, say what it gives. Those that give most
-    for their cost are opened, until looks have grown by the share `budget`.
+    leaf, and gives what its labels gain, the best of the leaf being in the first tiles. Those that
+    give most for their cost are opened, until looks have grown by the share `budget`.
+
+    Parameters
+    ----------
+    granted : what leaves would hold without a budget
+    held : (n_leaves,) beams that hold each
+    share : labels of an average leaf
     """
     base = int(np.ceil(share / LANES))
     order = np.lexsort((-granted.gains, granted.leaves))
