@@ -145,6 +145,11 @@ def test_an_unknown_parameter_is_named_with_the_nearest_known():
         ("tfidf.blocks", [{"lowercase": True}], "there is no parameter tfidf.blocks[0].lowercase"),
         ("tfidf.blocks", [{"analyser": "char"}], "did you mean tfidf.blocks[0].analyzer?"),
         ("tfidf.lowercase", 1, "tfidf.lowercase must be of type bool, got 1"),
+        (
+            "disentangle.budget",
+            -1,
+            "disentangle.budget must be 0 (no limit) or more, got -1.0",
+        ),
         ("rankers.loss", "l7", "rankers.loss must be one of squared_hinge, hinge, logistic"),
         ("rankers.cost", [], "rankers.cost must be a value, or a list with at least one, got []"),
         ("rankers.cost", [1, -2], "rankers.cost must be above 0, got -2.0"),
