@@ -26,6 +26,7 @@ SEARCH: tuple[tuple[str, tuple[Any, ...]], ...] = (
     ("rankers.cost_negative", (1.0, 2.0, 4.0)),
     ("rankers.tail", (0.0, 0.1)),
     ("rankers.cost", (2.0, 3.0, 4.0, 6.0)),
+    ("disentangle.in_rankers", (False, True)),
     ("inference.beam_size", (50, 100)),
     ("inference.path_weight", (0.0, 0.02, 0.05, 0.1)),
 )
@@ -82,8 +83,8 @@ def tune(
     """Choose settings of XR-Linear, one parameter after the other (`SEARCH`).
 
     Each value of a parameter is tried with the best values so far of all others; a parameter
-    that takes training costs one for each of its values but the present one, nine or so in all,
-    on each fold.
+    that takes training costs one for each of its values but the present one, ten or so in all, on
+    each fold.
 
     Parameters
     ----------
