@@ -5,8 +5,8 @@ python benchmarks/disentangle.py [--tasks study merged] [--sets ...] [--seeds 3]
 
 study    on one tree a set and seed: as it was grown, and its labels in at most 1, 2, 3, 4, 6
          clusters; at the best number also several rounds, and leaves without a budget or a bound
-merged   random pairs of unrelated labels made one: do the clusters of such a label keep the two
-         meanings apart?
+merged   random pairs of labels with different places made one: do the clusters of such a label
+         keep the two meanings apart?
 
 A fresh process a set and seed, which trains all variants in turn on the same beams of rows held
 out. Written after every task to benchmarks/results/disentangle.json: a run that was stopped goes on
@@ -24,10 +24,10 @@ from typing import Any
 import report
 import sets
 from journal import Journal, Task, in_fresh_process, run_all
-from report_disentangle import BEST, CHOSEN, GROWN, MOVED, clusters_title
+from report_disentangle import BEST, CHOSEN, FREE_ROOM, GROWN, MOVED, OWN_ROOM, clusters_title
 
 PRESET = "linear"
-CAPACITY, BUDGET = 0.2, 0.6
+CAPACITY, BUDGET = 0.2, 0.25
 OVERRIDES: dict[str, Any] = {
     "n_threads": 1,
     "inference.beam_size": 10,
@@ -50,8 +50,8 @@ STUDY: dict[str, dict[str, Any] | None] = {
     f"{CHOSEN}, 3 rounds, no budget": {"max_clusters": BEST, "rounds": 3, "budget": 0.0},
     f"{CHOSEN}, no bound": {"max_clusters": BEST, "capacity": 0.0, "budget": 0.0},
     f"{CHOSEN}, popularity 0": {"max_clusters": BEST, "popularity": 0.0},
-    f"{CHOSEN}, own room": {"max_clusters": BEST, "own_room": True},
-    f"{CHOSEN}, own room, 3 rounds": {"max_clusters": BEST, "own_room": True, "rounds": 3},
+    OWN_ROOM: {"max_clusters": BEST, "own_room": True},
+    f"{OWN_ROOM}, 3 rounds": {"max_clusters": BEST, "own_room": True, "rounds": 3},
     f"{MOVED}, room of {CHOSEN}": ROOM,
     f"{MOVED}, room of {CHOSEN}, 3 rounds": {**ROOM, "rounds": 3},
     f"{MOVED}, no bound": {"max_clusters": 1, "capacity": 0.0, "budget": 0.0},
@@ -62,17 +62,16 @@ MERGED: dict[str, dict[str, Any] | None] = {
     GROWN: None,
     MOVED: STUDY[MOVED],
     CHOSEN: STUDY[CHOSEN],
-    f"{CHOSEN}, own room": STUDY[f"{CHOSEN}, own room"],
-    f"{CHOSEN}, own room, 3 rounds": STUDY[f"{CHOSEN}, own room, 3 rounds"],
-    f"{CHOSEN}, no bound": STUDY[f"{CHOSEN}, no bound"],
+    OWN_ROOM: STUDY[OWN_ROOM],
+    FREE_ROOM: {**STUDY[OWN_ROOM], "budget": 0.0},
+    f"{FREE_ROOM}, 3 rounds": {**STUDY[OWN_ROOM], "budget": 0.0, "rounds": 3},
 }
-MERGED_OVERRIDES: dict[str, Any] = {
-    "tree.branching": 8,
-    "tree.max_leaf_size": 128,
-    "disentangle.beam_size": 2,
-}
-"""In clusters of sixteen the rows of one meaning are scattered already; a beam of ten reaches both
-meanings from either's clusters."""
+MERGED_OVERRIDES: dict[str, Any] = {"tree.branching": 8, "disentangle.beam_size": 1}
+"""A row counts for the cluster where it looks first: a wider beam reaches both meanings from
+either's clusters."""
+
+CLUSTERS = 32
+"""In clusters of sixteen labels the rows of one meaning are scattered already."""
 
 PAIRS = {"pairs": 60, "train_count": 20, "test_count": 5}
 """Rows that each label of a pair has at least, without the other one."""
@@ -101,6 +100,7 @@ def work(task: Task, folder: str, small: bool = False) -> dict[str, Any]:
         },
         "variants": STUDY if task.task == "study" else MERGED,
         "before": STUDY[MOVED],
+        "clusters": CLUSTERS,
         **{"rows": 0, "test_rows": 0, **PAIRS, **(SMALL if small else {})},
     }
 

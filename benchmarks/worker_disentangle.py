@@ -7,11 +7,12 @@ Reads one JSON object from its standard input:
     variants    by name, what is changed in `disentangle`; null: the tree as it was grown
     rows        0: all training rows
     test_rows   0: all rows of test
+    clusters    of `merged`: leaves of the tree, whatever the number of labels
     pairs, train_count, test_count   of `merged`: so many pairs of labels with so many rows each
 
 `study` trains a model a variant, all on one tree and on the beams of rows held out for it, and
-measures each. `merged` does so after pairs of unrelated labels were made one, and tells how well
-the clusters of such a label keep its two meanings apart.
+measures each. `merged` does so after pairs of labels with different places were made one, and
+tells how well the clusters of such a label keep its two meanings apart.
 """
 
 import json
@@ -143,13 +144,19 @@ def measure(model: XRLinear, row: dict[str, Any], data: Data) -> dict[str, Any]:
 
 
 def merged(data: Data, config: Config, work: Work) -> dict[str, Any]:
+    largest = -(-data.Y.shape[1] // work["clusters"])
+    config = config.replace(**{"tree.max_leaf_size": largest})
     tree = grown(data, config)
+    beams = held_out_beams(data.X, data.Y, tree, config)
+    place = places(data.Y, beams)
+    often = often_enough(data, work["train_count"], work["test_count"])
     pairs = unrelated_pairs(
-        data, tree, np.random.default_rng(config.tree.seed), work["pairs"], work["train_count"],
+        data, top_nodes(tree)[place], often[place[often] >= 0],
+        np.random.default_rng(config.tree.seed), work["pairs"], work["train_count"],
         work["test_count"],
     )  # fmt: skip
     rows, meanings = zip(*(rows_of_meanings(data.Y_test, *pair) for pair in pairs), strict=True)
-    before = apart_before(data, tree, config, work["before"], pairs)
+    before = apart_before(data, tree, beams, config, work["before"], pairs)
     data, labels = with_pairs_merged(data, pairs)
     tree = grown(data, config)
     beams = held_out_beams(data.X, data.Y, tree, config)
@@ -157,10 +164,12 @@ def merged(data: Data, config: Config, work: Work) -> dict[str, Any]:
     others[labels] = False
     in_one = [variation_of_information(m, np.zeros_like(m)) for m in meanings]
     result: dict[str, Any] = {
+        "leaves": tree.n_leaves,
         "pairs": len(pairs),
+        "with_place": 100.0 * float((place[often] >= 0).mean()),
         "meaning_rows": int(sum(map(len, rows))),
         "in_one_group": float(np.mean(in_one)),
-        "apart_before": 100.0 * float(before.mean()),
+        "apart_before": 100.0 * before,
         "variants": {},
     }
     for name, changes in work["variants"].items():
@@ -173,11 +182,10 @@ def merged(data: Data, config: Config, work: Work) -> dict[str, Any]:
         ]
         both = list(zip(meanings, sent, strict=True))
         several = np.diff(homes.indptr) > 1
-        apart = np.array([pulled_apart(*pair) for pair in both])
+        apart = [pulled_apart(*pair) for pair in both]
         result["variants"][name] = {
             "variation": float(np.mean([variation_of_information(*pair) for pair in both])),
-            "pulled_apart": 100.0 * float(apart.mean()),
-            "of_apart_before": 100.0 * float(apart[before].mean()) if before.any() else 0.0,
+            "pulled_apart": 100.0 * float(np.mean(apart)),
             "reached": 100.0 * float(np.mean(np.concatenate(sent) >= 0)),
             "merged_in_several": 100.0 * float(several[labels].mean()),
             "others_in_several": 100.0 * float(several[others].mean()) if others.any() else 0.0,
@@ -186,11 +194,15 @@ def merged(data: Data, config: Config, work: Work) -> dict[str, Any]:
 
 
 def apart_before(
-    data: Data, tree: LabelTree, config: Config, changes: dict[str, Any], pairs: np.ndarray
-) -> np.ndarray:
-    """(pairs,) whether `pulled_apart` holds while the two are two labels still: each has a cluster
-    that most of its rows go to. What has no place of its own cannot be told apart."""
-    beams = held_out_beams(data.X, data.Y, tree, config)
+    data: Data,
+    tree: LabelTree,
+    beams: csr_array,
+    config: Config,
+    changes: dict[str, Any],
+    pairs: np.ndarray,
+) -> float:
+    """Share of the pairs that are `pulled_apart` while they are two labels still: what can be had
+    at the most."""
     model, _ = train(data, tree, beams, config, changes)
     asked = model.predict_leaves(data.X_test)
     homes = model.tree.label_leaves()
@@ -199,40 +211,70 @@ def apart_before(
         rows, meaning = rows_of_meanings(data.Y_test, *pair)
         leaves = np.unique(csr_array(homes[pair]).indices)
         found.append(pulled_apart(meaning, sent_to(csr_array(asked[rows]), leaves)))
-    return np.array(found)
+    return float(np.mean(found))
+
+
+def often_enough(data: Data, train_count: int, test_count: int) -> np.ndarray:
+    """Labels that so many rows of train and of test have."""
+    return np.flatnonzero(
+        (np.diff(data.Y.tocsc().indptr) >= train_count)
+        & (np.diff(data.Y_known.tocsc().indptr) >= test_count)
+    )
+
+
+def places(Y: csr_array, beams: csr_array) -> np.ndarray:
+    """(n_labels,) the leaf where more than half of a label's rows look first; -1: there is none."""
+    found = np.flatnonzero(np.diff(beams.indptr))
+    first = np.array(
+        [
+            beams.indices[start + np.argmax(beams.data[start:end])]
+            for start, end in zip(beams.indptr[found], beams.indptr[found + 1], strict=True)
+        ]
+    )
+    looks = csr_array((np.ones(len(found)), (found, first)), shape=beams.shape)
+    counts = csr_array(Y.T @ looks)
+    most = counts.max(axis=1).toarray().ravel()
+    leaf = np.asarray(counts.argmax(axis=1)).ravel()
+    return np.where(2 * most > np.diff(Y.tocsc().indptr), leaf, -1)
+
+
+def top_nodes(tree: LabelTree) -> np.ndarray:
+    """(n_leaves,) the node of level 1 that each leaf lies below."""
+    node = np.arange(tree.n_leaves)
+    for pointer in reversed(tree.pointers[1:-1]):
+        node = np.searchsorted(pointer, node, side="right") - 1
+    return node
 
 
 def unrelated_pairs(
     data: Data,
-    tree: LabelTree,
+    group: np.ndarray,
+    labels: np.ndarray,
     rng: np.random.Generator,
     n_pairs: int,
     train_count: int,
     test_count: int,
 ) -> np.ndarray:
-    """(n_pairs, 2) labels at random, none twice, the two of a pair below different nodes of level 1
-    and each with at least so many rows, of train and of test, that do not have the other."""
-    known = data.Y_known
-    subtree = np.empty(tree.n_labels, np.int32)
-    for node in range(tree.level_sizes[0]):
-        subtree[tree.labels_below(1, node)] = node
-    often = (np.diff(data.Y.tocsc().indptr) >= train_count) & (
-        np.diff(known.tocsc().indptr) >= test_count
-    )
-    free = rng.permutation(np.flatnonzero(often)).tolist()
+    """(n_pairs, 2) of the given labels at random, none twice, the two of a pair of different groups
+    and each with at least so many rows, of train and of test, that do not have the other. Half as
+    many pairs will do.
+
+    group : (n_labels,) ids
+    """
+    free = rng.permutation(labels).tolist()
     pairs: list[tuple[int, int]] = []
     while free and len(pairs) < n_pairs:
         one = free.pop()
         for place in reversed(range(len(free))):
             pair = one, free[place]
-            if subtree[pair[0]] != subtree[pair[1]] and all(
+            if group[pair[0]] != group[pair[1]] and all(
                 np.bincount(rows_of_meanings(Y, *pair)[1], minlength=2).min() >= least
-                for Y, least in ((data.Y, train_count), (known, test_count))
+                for Y, least in ((data.Y, train_count), (data.Y_known, test_count))
             ):
                 del free[place]
                 pairs.append(pair)
                 break
-    if len(pairs) < n_pairs:
+    if 2 * len(pairs) < n_pairs:
         raise SystemExit(f"only {len(pairs)} pairs of unrelated labels are there, not {n_pairs}")
     return np.array(pairs)
 

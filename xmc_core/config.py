@@ -322,11 +322,12 @@ class DisentangleConfig:
     """A leaf takes at most (1 + capacity) * max_clusters * labels / leaves; 0 sets no bound, and
     popular leaves swell."""
 
-    budget: float = 0.6
-    """What answers and training may cost beyond those of a tree with equal leaves. Labels are
-    weighed sixteen at a time, so a leaf of more takes longer, each time that a beam holds it. Such
-    places go where they give most for that, until beams hold (1 + budget) times as many sixteens.
-    0 sets no limit: EUR-Lex then takes a third longer and is no better (docs/log.md)."""
+    budget: float = 0.25
+    """What an answer may cost beyond one of a tree with equal leaves. Nodes are weighed sixteen at
+    a time, so a leaf of more labels takes longer, each time that a beam holds it. Such places go
+    where they give most for that, until beams weigh (1 + budget) times as many sixteens, counted
+    from the root down. 0 sets no limit: EUR-Lex then takes a third longer and is no better
+    (docs/log.md)."""
 
     own_room: bool = False
     """Whether first clusters leave room in a leaf for second ones. Then more labels have two, and

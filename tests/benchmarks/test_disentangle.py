@@ -14,19 +14,22 @@ import pytest
 import report_disentangle
 from journal import METRICS, Task
 from numpy.testing import assert_array_equal
-from report_disentangle import CHOSEN, GROWN, MOVED, OWN_ROOM
+from report_disentangle import CHOSEN, FREE_ROOM, GROWN, MOVED
 from scipy.sparse import csr_array, hstack, save_npz
 from worker_disentangle import (
     Data,
-    grown,
+    often_enough,
+    places,
     pulled_apart,
     rows_of_meanings,
     sent_to,
+    top_nodes,
     unrelated_pairs,
     with_pairs_merged,
 )
 
 from xmc_core.config import load_config
+from xmc_core.tree import LabelTree
 
 FOLDER = Path(disentangle.__file__).parent
 N_LABELS, N_TOPICS, WORDS = 64, 8, 10
@@ -67,8 +70,8 @@ def folder(data, tmp_path_factory):
 
 
 def small(kind, folder):
-    """A task's small form, in a process of its own as in the benchmark; trees of 32 leaves and a
-    beam of 2."""
+    """A task's small form, in a process of its own as in the benchmark; trees of 32 leaves and
+    beams of 2."""
     work = disentangle.work(Task("s", 1, kind, 0, "xmc", ""), str(folder), small=True)
     work["overrides"] |= {
         "tree.branching": 4, "tree.max_leaf_size": 2, "inference.beam_size": 2,
@@ -107,11 +110,12 @@ def test_the_small_merger_tells_meanings_of_every_variant(folder):
     assert list(result["variants"]) == list(disentangle.MERGED)
     assert result["pairs"] == disentangle.SMALL["pairs"]
     assert result["meaning_rows"] > 0
+    assert result["leaves"] == disentangle.CLUSTERS
+    assert 0 < result["with_place"] <= 100
     assert 0 < result["apart_before"] <= 100
     for row in result["variants"].values():
         assert row["variation"] >= 0
         assert 0 <= row["pulled_apart"] <= row["merged_in_several"] <= 100
-        assert 0 <= row["of_apart_before"] <= 100
         assert 0 < row["reached"] <= 100
     for name in (GROWN, MOVED):  # one cluster cannot part meanings
         assert result["variants"][name]["merged_in_several"] == 0
@@ -146,31 +150,52 @@ def test_with_as_much_room_a_label_that_moves_has_the_leaves_of_the_chosen_varia
 
 
 def test_pairs_are_unrelated_frequent_and_the_same_for_a_seed(data):
-    config = load_config(
-        preset="linear", overrides={"tree.branching": 4, "tree.max_leaf_size": 2, "n_threads": 1}
-    )
-    tree = grown(data, config)
-    pairs = unrelated_pairs(data, tree, np.random.default_rng(3), 10, 12, 3)
+    group, labels = np.arange(N_LABELS) // 16, np.arange(4, N_LABELS)
+
+    def pairs_of(seed):
+        return unrelated_pairs(data, group, labels, np.random.default_rng(seed), 10, 12, 3)
+
+    pairs = pairs_of(3)
     assert len(set(pairs.ravel().tolist())) == 20
-    below = [set(tree.labels_below(1, node).tolist()) for node in range(tree.level_sizes[0])]
-    assert not any({int(a), int(b)} <= labels for a, b in pairs for labels in below)
+    assert pairs.min() >= 4
+    assert (group[pairs[:, 0]] != group[pairs[:, 1]]).all()
     for Y, least in ((data.Y, 12), (data.Y_test, 3)):
         dense = Y.toarray() > 0
         for a, b in pairs:
             assert min((dense[:, a] & ~dense[:, b]).sum(), (dense[:, b] & ~dense[:, a]).sum()) >= (
                 least
             )
-    again = unrelated_pairs(data, tree, np.random.default_rng(3), 10, 12, 3)
-    assert_array_equal(pairs, again)
-    assert not np.array_equal(
-        pairs, unrelated_pairs(data, tree, np.random.default_rng(4), 10, 12, 3)
-    )
+    assert_array_equal(pairs, pairs_of(3))
+    assert not np.array_equal(pairs, pairs_of(4))
 
 
 def test_too_few_pairs_are_not_made_up(data):
-    tree = grown(data, load_config(preset="linear", overrides={"tree.max_leaf_size": 2}))
     with pytest.raises(SystemExit, match="only 0 pairs of unrelated labels are there, not 2"):
-        unrelated_pairs(data, tree, np.random.default_rng(0), 2, 1000, 1)
+        unrelated_pairs(
+            data, np.arange(N_LABELS), np.arange(N_LABELS), np.random.default_rng(0), 2, 1000, 1
+        )
+
+
+def test_frequent_labels_are_so_in_train_and_test(data):
+    counts = [Y.toarray()[:, :N_LABELS].sum(axis=0) for Y in (data.Y, data.Y_test)]
+    chosen = often_enough(data, 16, 6)
+    assert 0 < len(chosen) < N_LABELS
+    assert_array_equal(chosen, np.flatnonzero((counts[0] >= 16) & (counts[1] >= 6)))
+
+
+def test_a_label_has_a_place_where_most_of_its_rows_look_first():
+    Y = csr_array([[1, 0, 1], [1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1]])
+    beams = np.zeros((5, 4), np.float32)
+    beams[[0, 0, 1, 2, 3], [3, 1, 3, 1, 2]] = [0.9, 0.2, 0.5, 0.8, 0.1]  # the last looks nowhere
+    assert places(Y, csr_array(beams)).tolist() == [3, -1, -1]
+
+
+def test_leaves_lie_below_nodes_of_level_1():
+    leaves = [[n] for n in range(9)]
+    tree = LabelTree.from_leaves(leaves, branching=3)
+    top = top_nodes(tree)
+    for node in range(tree.level_sizes[0]):
+        assert tree.labels_below(1, node).tolist() == np.flatnonzero(top == node).tolist()
 
 
 def test_a_merged_label_has_the_rows_of_both_and_the_others_keep_theirs(data):
@@ -284,20 +309,20 @@ def test_what_clusters_add_is_told_beside_as_much_room_without_them():
 
 
 def test_pairs_pulled_apart_are_judged_by_the_majority():
-    fields = ("variation", "of_apart_before", "reached", "merged_in_several", "others_in_several")
+    fields = ("variation", "reached", "merged_in_several", "others_in_several")
     plain = dict.fromkeys(fields, 1.0)
     rows = [
         {"set": "s", "task": "merged", "pair": seed, "pairs": 5, "meaning_rows": 100,
-         "in_one_group": 0.9, "apart_before": 60.0,
+         "in_one_group": 0.9, "apart_before": 60.0, "with_place": 40.0,
          "variants": {MOVED: {**plain, "pulled_apart": 0.0},
-                      OWN_ROOM: {**plain, "pulled_apart": share}}}
+                      FREE_ROOM: {**plain, "pulled_apart": share}}}
         for seed, share in enumerate((40.0, 50.0))
     ]  # fmt: skip
     lines = list(report_disentangle.section(rows))
-    assert "### s, 5 pairs, 2 seeds" in lines
-    assert f"| {OWN_ROOM} | 1.00 ± 0.00 | 45.00 ± 7.07 |{' 1.00 ± 0.00 |' * 4}" in lines
+    assert "### s, 5, 5 pairs" in lines
+    assert f"| {FREE_ROOM} | 1.00 ± 0.00 | 45.00 ± 7.07 |{' 1.00 ± 0.00 |' * 3}" in lines
     assert lines[-1] == (
-        f"Goals: `{OWN_ROOM}` pulls most pairs apart: **not reached**; `{MOVED}` none: reached."
+        f"Goals: `{FREE_ROOM}` pulls most pairs apart: **not reached**; `{MOVED}` none: reached."
     )
 
 

@@ -141,9 +141,11 @@ def crowd():
 
 
 def looks(tree: LabelTree, beams: csr_array) -> float:
-    """Tiles of sixteen labels that all beams together hold."""
+    """Tiles of sixteen children that all beams look at: at the root, at each of its four nodes of
+    five leaves, and at the leaves that they hold."""
     held = np.bincount(beams.indices, minlength=tree.n_leaves)
-    return float(held @ np.ceil(np.diff(tree.pointers[-1]) / 16))
+    asking = np.count_nonzero(np.diff(beams.indptr))
+    return float(5 * asking + held @ np.ceil(np.diff(tree.pointers[-1]) / 16))
 
 
 @pytest.mark.parametrize("capacity", [0.0, 1.0])
@@ -152,14 +154,15 @@ def test_beams_hold_no_more_tiles_than_the_budget_allows(crowd, max_clusters, ca
     beams = crowd[2]
     config = replace(FREE, max_clusters=max_clusters, capacity=capacity)
     free = looks(disentangle_tree(*crowd, config), beams)
+    equal = looks(crowd[0], beams)
     spent = []
-    for budget in (0.01, 0.1, 0.3):
+    for budget in (0.01, 0.05, 0.15):
         result = disentangle_tree(*crowd, replace(config, budget=budget))
         assert len(result.labels_without_leaf()) == 0
-        spent.append(looks(result, beams) / beams.nnz - 1)  # an average leaf has one tile
+        spent.append(looks(result, beams) / equal - 1)
         assert spent[-1] <= budget
     assert spent == sorted(spent)
-    assert 0.2 < spent[-1] < free / beams.nnz - 1
+    assert 0.1 < spent[-1] < free / equal - 1
 
 
 def test_a_budget_that_pays_for_everything_changes_nothing(crowd):

@@ -51,7 +51,9 @@ def disentangle_tree(
     gets the nearest with room.
 
     With a budget, leaves are filled twice: without it, to see what every sixteen labels of a leaf
-    are worth, then with room for those alone that `affordable_tiles` finds worth their cost.
+    are worth, then with room for those alone that `affordable_tiles` finds worth their cost. It is
+    a share of all that a beam looks at from the root down: where the way to the leaves is long,
+    larger leaves make an answer little dearer.
 
     Parameters
     ----------
@@ -86,7 +88,8 @@ def disentangle_tree(
     most = np.full(tree.n_leaves, min(int(np.ceil(config.max_clusters * bound)), tree.n_labels))
     granted = choice.fill(most, bound, min_gain, config)
     if config.budget > 0:
-        tiles = affordable_tiles(granted, choice.held, share, config.budget)
+        looks = config.budget * looks_with_equal_leaves(tree, beams)
+        tiles = affordable_tiles(granted, choice.held, share, looks)
         granted = choice.fill(np.minimum(most, LANES * tiles), bound, min_gain, config)
 
     order = np.lexsort((granted.labels, granted.leaves))
@@ -114,20 +117,39 @@ class _Granted:
         )
 
 
-def affordable_tiles(granted: _Granted, held: Doubles, share: float, budget: float) -> Pointers:
+def tiles_of(share: float) -> int:
+    """Tiles of sixteen labels of a leaf that has its equal share."""
+    return int(np.ceil(share / LANES))
+
+
+def looks_with_equal_leaves(tree: LabelTree, beams: SparseRows) -> float:
+    """Tiles of sixteen children that all beams look at on their way from the root to the labels, if
+    every leaf had as many labels."""
+    found = np.diff(beams.indptr)
+    n_beams = max(int(np.count_nonzero(found)), 1)
+    width = float(found.sum()) / n_beams
+    above = sum(
+        min(width, len(pointer) - 1) * float(np.ceil(np.diff(pointer) / LANES).mean())
+        for pointer in tree.pointers[:-1]
+    )
+    return n_beams * (above + width * tiles_of(tree.n_labels / tree.n_leaves))
+
+
+def affordable_tiles(granted: _Granted, held: Doubles, share: float, looks: float) -> Pointers:
     """(n_leaves,) tiles of sixteen labels that each leaf may have.
 
     Every leaf has those of an average one. A further tile costs a look for each beam that holds the
     leaf, and gives what its labels gain, the best of the leaf being in the first tiles. Those that
-    give most for their cost are opened, until looks have grown by the share `budget`.
+    give most for their cost are opened, as long as there are looks to spend.
 
     Parameters
     ----------
     granted : what leaves would hold without a budget
     held : (n_leaves,) beams that hold each
     share : labels of an average leaf
+    looks : what may be spent
     """
-    base = int(np.ceil(share / LANES))
+    base = tiles_of(share)
     order = np.lexsort((-granted.gains, granted.leaves))
     leaves, gains = granted.leaves[order], granted.gains[order]
     counts = np.bincount(leaves, minlength=len(held))
@@ -140,7 +162,7 @@ def affordable_tiles(granted: _Granted, held: Doubles, share: float, budget: flo
     cost = held[of_leaf]
     # A leaf's later tiles hold labels of less gain for the same cost: they never come first.
     best = np.argsort(-gain / np.maximum(cost, 1.0), kind="stable")
-    paid = np.cumsum(cost[best]) <= budget * base * held.sum()
+    paid = np.cumsum(cost[best]) <= looks
     return base + np.bincount(of_leaf[best[paid]], minlength=len(held))
 
 
