@@ -27,7 +27,7 @@ from journal import Journal, Task, in_fresh_process, run_all
 from report_disentangle import BEST, CHOSEN, FREE_ROOM, GROWN, MOVED, OWN_ROOM, clusters_title
 
 PRESET = "linear"
-CAPACITY, BUDGET = 0.2, 0.25
+CAPACITY, BUDGET = 0.2, 0.286
 OVERRIDES: dict[str, Any] = {
     "n_threads": 1,
     "inference.beam_size": 10,

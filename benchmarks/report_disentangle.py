@@ -42,7 +42,7 @@ STUDY_TEXT = f"""\
 Preset `linear` with a beam of 10 and `held_out` among the negatives, one thread; every variant
 of a set and seed on the same grown tree and the same beams of rows held out, the seeds move the
 tree. `{GROWN}`: no label moves; λ: at most so many clusters a label, so λ 1 lets labels move;
-one round, `capacity` .2, `budget` .25, `popularity` .1, `min_gain` 4 unless stated. A leaf may
+one round, `capacity` .2, `budget` .286, `popularity` .1, `min_gain` 4 unless stated. A leaf may
 hold (1 + capacity) λ times the labels of an average one: with `room of {CHOSEN}` labels move only,
 but leaves may be as large as there. An answer may cost (1 + budget) times the looks, from the root
 down, that it takes where leaves are equal. `no bound`: neither capacity nor budget. Missed: true

@@ -322,7 +322,7 @@ class DisentangleConfig:
     """A leaf takes at most (1 + capacity) * max_clusters * labels / leaves; 0 sets no bound, and
     popular leaves swell."""
 
-    budget: float = 0.25
+    budget: float = 0.286
     """What an answer may cost beyond one of a tree with equal leaves. Nodes are weighed sixteen at
     a time, so a leaf of more labels takes longer, each time that a beam holds it. Such places go
     where they give most for that, until beams weigh (1 + budget) times as many sixteens, counted
