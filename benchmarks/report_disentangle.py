@@ -48,8 +48,8 @@ but leaves may be as large as there. An answer may cost (1 + budget) times the l
 down, that it takes where leaves are equal. `no bound`: neither capacity nor budget. Missed: true
 labels of the test rows, of those that training knows, in no cluster of their row's beam. Clusters,
 training, test rows: CPU seconds of reassigning (with several rounds, of the beams between them,
-too), of training the final model, and of answering all test rows (best of three). MB: of the saved
-model."""
+too), of training the final model, and of answering all test rows (best of three, python-api's of
+fifteen). MB: of the saved model."""
 
 MERGED_TEXT = """\
 Random pairs of labels, made one label before the tree is grown. A label can be told apart by
