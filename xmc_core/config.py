@@ -326,13 +326,14 @@ class DisentangleConfig:
     """What an answer may cost beyond one of a tree with equal leaves. Nodes are weighed sixteen at
     a time, so a leaf of more labels takes longer, each time that a beam holds it. Such places go
     where they give most for that, until beams weigh (1 + budget) times as many sixteens, counted
-    from the root down. 0 sets no limit: EUR-Lex then takes a third longer and is no better
-    (docs/log.md)."""
+    from the root down. On trees of three levels .286 lets leaves have .6 more. 0 sets no limit:
+    EUR-Lex then takes a third longer and is no better (docs/log.md)."""
 
     own_room: bool = False
     """Whether first clusters leave room in a leaf for second ones. Then more labels have two, and
-    those of two meanings are found in both more often; without, labels that move fill popular
-    leaves, which is cheaper and as good on average (docs/log.md)."""
+    those of two meanings are found in both more often, most of all without a budget; without
+    room of their own, labels that move fill popular leaves, which is cheaper and as good on average
+    (docs/log.md)."""
 
     def __post_init__(self) -> None:
         _require(
