@@ -24,7 +24,7 @@ from typing import Any
 import report
 import sets
 from journal import Journal, Task, in_fresh_process, run_all
-from report_disentangle import BEST, CHOSEN, FREE_ROOM, GROWN, MOVED, OWN_ROOM, clusters_title
+from report_disentangle import BEST, CHOSEN, GROWN, MOVED, OWN_ROOM, clusters_title
 
 PRESET = "linear"
 CAPACITY, BUDGET = 0.2, 0.286
@@ -63,8 +63,8 @@ MERGED: dict[str, dict[str, Any] | None] = {
     MOVED: STUDY[MOVED],
     CHOSEN: STUDY[CHOSEN],
     OWN_ROOM: STUDY[OWN_ROOM],
-    FREE_ROOM: {**STUDY[OWN_ROOM], "budget": 0.0},
-    f"{FREE_ROOM}, 3 rounds": {**STUDY[OWN_ROOM], "budget": 0.0, "rounds": 3},
+    f"{OWN_ROOM}, no budget": {**STUDY[OWN_ROOM], "budget": 0.0},
+    f"{OWN_ROOM}, no budget, 3 rounds": {**STUDY[OWN_ROOM], "budget": 0.0, "rounds": 3},
 }
 MERGED_OVERRIDES: dict[str, Any] = {"tree.branching": 8, "disentangle.beam_size": 1}
 """A row counts for the cluster where it looks first: a wider beam reaches both meanings from

@@ -35,8 +35,7 @@ MISSES = 0.75
 MOVED, too, which is no matcher's tree any more."""
 
 OWN_ROOM = f"{CHOSEN}, own room"
-FREE_ROOM = f"{OWN_ROOM}, no budget"
-"""What parts meanings, cost aside: judged by the goal for merged pairs."""
+"""What parts meanings: judged by the goal for merged pairs."""
 
 STUDY_TEXT = f"""\
 Preset `linear` with a beam of 10 and `held_out` among the negatives, one thread; every variant
@@ -263,9 +262,9 @@ def merged_section(rows: list[Row]) -> Iterable[str]:
         for variant in mine[0]["variants"]:
             found = [row["variants"][variant] for row in mine]
             yield f"| {variant} | {' | '.join(spread(found, (field,)) for field in fields)} |"
-        pulled = {v: fmean(values(mine, v, "pulled_apart")) for v in (MOVED, FREE_ROOM)}
+        pulled = {v: fmean(values(mine, v, "pulled_apart")) for v in (MOVED, OWN_ROOM)}
         told = (
-            verdict(pulled[FREE_ROOM] > 50, f"`{FREE_ROOM}` pulls most pairs apart"),
+            verdict(pulled[OWN_ROOM] > 50, f"`{OWN_ROOM}` pulls most pairs apart"),
             verdict(pulled[MOVED] == 0, f"`{MOVED}` none"),
         )
         yield from ("", f"Goals: {'; '.join(told)}.")

@@ -331,9 +331,8 @@ class DisentangleConfig:
 
     own_room: bool = False
     """Whether first clusters leave room in a leaf for second ones. Then more labels have two, and
-    those of two meanings are found in both more often, most of all without a budget; without
-    room of their own, labels that move fill popular leaves, which is cheaper and as good on average
-    (docs/log.md)."""
+    those of two meanings are found in both more often; without, labels that move fill popular
+    leaves, which is cheaper and as good on average (docs/log.md)."""
 
     def __post_init__(self) -> None:
         _require(

@@ -14,7 +14,7 @@ import pytest
 import report_disentangle
 from journal import METRICS, Task
 from numpy.testing import assert_array_equal
-from report_disentangle import CHOSEN, FREE_ROOM, GROWN, MOVED
+from report_disentangle import CHOSEN, GROWN, MOVED, OWN_ROOM
 from scipy.sparse import csr_array, hstack, save_npz
 from worker_disentangle import (
     Data,
@@ -315,14 +315,14 @@ def test_pairs_pulled_apart_are_judged_by_the_majority():
         {"set": "s", "task": "merged", "pair": seed, "pairs": 5, "meaning_rows": 100,
          "in_one_group": 0.9, "apart_before": 60.0, "with_place": 40.0,
          "variants": {MOVED: {**plain, "pulled_apart": 0.0},
-                      FREE_ROOM: {**plain, "pulled_apart": share}}}
+                      OWN_ROOM: {**plain, "pulled_apart": share}}}
         for seed, share in enumerate((40.0, 50.0))
     ]  # fmt: skip
     lines = list(report_disentangle.section(rows))
     assert "### s, 5, 5 pairs" in lines
-    assert f"| {FREE_ROOM} | 1.00 ± 0.00 | 45.00 ± 7.07 |{' 1.00 ± 0.00 |' * 3}" in lines
+    assert f"| {OWN_ROOM} | 1.00 ± 0.00 | 45.00 ± 7.07 |{' 1.00 ± 0.00 |' * 3}" in lines
     assert lines[-1] == (
-        f"Goals: `{FREE_ROOM}` pulls most pairs apart: **not reached**; `{MOVED}` none: reached."
+        f"Goals: `{OWN_ROOM}` pulls most pairs apart: **not reached**; `{MOVED}` none: reached."
     )
 
 
