@@ -161,7 +161,7 @@ def merged(data: Data, config: Config, work: Work) -> dict[str, Any]:
     data, labels = with_pairs_merged(data, pairs)
     tree = grown(data, config)
     beams = held_out_beams(data.X, data.Y, tree, config)
-    others = np.bincount(data.Y.indices, minlength=data.Y.shape[1]) >= 2 * work["train_count"]
+    others = label_counts(data.Y) >= 2 * work["train_count"]
     others[labels] = False
     in_one = [variation_of_information(m, np.zeros_like(m)) for m in meanings]
     result: dict[str, Any] = {
@@ -215,36 +215,31 @@ def apart_before(
     return float(np.mean(found))
 
 
+def label_counts(Y: csr_array) -> np.ndarray:
+    return np.bincount(Y.indices, minlength=Y.shape[1])
+
+
 def often_enough(data: Data, train_count: int, test_count: int) -> np.ndarray:
     """Labels that so many rows of train and of test have."""
     return np.flatnonzero(
-        (np.diff(data.Y.tocsc().indptr) >= train_count)
-        & (np.diff(data.Y_known.tocsc().indptr) >= test_count)
+        (label_counts(data.Y) >= train_count) & (label_counts(data.Y_known) >= test_count)
     )
 
 
 def places(Y: csr_array, beams: csr_array) -> np.ndarray:
     """(n_labels,) the leaf where more than half of a label's rows look first; -1: there is none."""
-    found = np.flatnonzero(np.diff(beams.indptr))
-    first = np.array(
-        [
-            beams.indices[start + np.argmax(beams.data[start:end])]
-            for start, end in zip(beams.indptr[found], beams.indptr[found + 1], strict=True)
-        ]
-    )
-    looks = csr_array((np.ones(len(found)), (found, first)), shape=beams.shape)
+    first = sent_to(beams, np.arange(beams.shape[1]))
+    found = np.flatnonzero(first >= 0)
+    looks = csr_array((np.ones(len(found)), (found, first[found])), shape=beams.shape)
     counts = csr_array(Y.T @ looks)
     most = counts.max(axis=1).toarray().ravel()
     leaf = np.asarray(counts.argmax(axis=1)).ravel()
-    return np.where(2 * most > np.diff(Y.tocsc().indptr), leaf, -1)
+    return np.where(2 * most > label_counts(Y), leaf, -1)
 
 
 def top_nodes(tree: LabelTree) -> np.ndarray:
     """(n_leaves,) the node of level 1 that each leaf lies below."""
-    node = np.arange(tree.n_leaves)
-    for pointer in reversed(tree.pointers[1:-1]):
-        node = np.searchsorted(pointer, node, side="right") - 1
-    return node
+    return np.array([tree.path(leaf)[1] for leaf in range(tree.n_leaves)])
 
 
 def unrelated_pairs(
