@@ -2,11 +2,19 @@
 
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from xmc_core.errors import ConfigError
-from xmc_core.parallel import Turns, map_threads, resolve_threads, row_blocks
+from xmc_core.parallel import (
+    RESULTS_PER_THREAD,
+    Turns,
+    feed_threads,
+    map_threads,
+    resolve_threads,
+    row_blocks,
+)
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 7, -1])
@@ -108,3 +116,64 @@ def test_a_turn_ends_with_an_error_too(monkeypatch):
     for _ in range(2):
         with pytest.raises(ZeroDivisionError), turns:
             _ = 1 / 0
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 7, -1])
+def test_results_are_taken_one_at_a_time_in_the_order_of_the_jobs(n_threads: int):
+    taken: list[int] = []
+    inside = threading.Lock()
+
+    def take(result: int) -> None:
+        assert inside.acquire(blocking=False)
+        taken.append(result)
+        inside.release()
+
+    def job(n: int) -> int:
+        time.sleep(0.001 * (n % 3))
+        return n * n
+
+    feed_threads(job, iter(range(100)), n_threads, take)
+    assert taken == [n * n for n in range(100)]
+
+
+def test_jobs_are_asked_for_when_a_thread_is_free():
+    asked = 0
+    taken: list[int] = []
+
+    def jobs() -> Iterator[int]:
+        nonlocal asked
+        for n in range(200):
+            asked = n
+            yield n
+
+    def take(n: int) -> None:
+        time.sleep(0.001)
+        assert asked <= n + (RESULTS_PER_THREAD + 2) * 2
+        taken.append(n)
+
+    feed_threads(lambda n: n, jobs(), 2, take)
+    assert len(taken) == 200
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+@pytest.mark.parametrize("where", ["jobs", "function", "take"])
+def test_an_error_anywhere_ends_all_threads(where: str, n_threads: int):
+    before = threading.active_count()
+
+    def fail_at_40(place: str, n: int) -> int:
+        if place == where and n == 40:
+            raise ValueError(f"{place} 40")
+        return n
+
+    jobs = (fail_at_40("jobs", n) for n in range(100))
+    with pytest.raises(ValueError, match=f"{where} 40"):
+        feed_threads(
+            lambda n: fail_at_40("function", n), jobs, n_threads, lambda n: fail_at_40("take", n)
+        )
+    assert threading.active_count() == before
+
+
+def test_one_job_is_done_and_taken_where_the_caller_is():
+    places: list[int] = []
+    feed_threads(lambda _: threading.get_ident(), [0], 8, places.append)
+    assert places == [threading.get_ident()]

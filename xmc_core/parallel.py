@@ -10,10 +10,14 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import Lock
+from itertools import chain, islice
+from threading import Condition, Lock, Thread
 from typing import TypeVar
 
 from xmc_core.errors import ConfigError
+
+RESULTS_PER_THREAD = 4
+"""So many may wait to be taken before no further job is begun."""
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -88,6 +92,75 @@ def map_threads(
         return [futures[i].result() for i in order]
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def feed_threads(
+    function: Callable[[Job], Result],
+    jobs: Iterable[Job],
+    n_threads: int,
+    take: Callable[[Result], None],
+) -> None:
+    """Call `function` on every job, and `take` on every result: one at a time, in order of `jobs`.
+
+    Jobs come from an iterator that is asked for the next one when a thread is free, so it need
+    not hold them all. Whichever thread brings the result that is due takes it, and those behind it
+    that wait, while the others go on with jobs: no thread is idle as long as there is work. After
+    an exception no job is begun; it is raised once the running ones have ended.
+    """
+    iterator = iter(jobs)
+    first = list(islice(iterator, resolve_threads(n_threads)))
+    n_threads = len(first)  # none that finds no job
+    numbered = enumerate(chain(first, iterator))
+    if n_threads <= 1:
+        for _, job in numbered:
+            take(function(job))
+        return
+
+    waiting: dict[int, Result] = {}
+    due = 0
+    taking = False
+    errors: list[BaseException] = []
+    changed = Condition()
+
+    def next_job() -> tuple[int, Job] | None:
+        with changed:
+            changed.wait_for(lambda: errors or len(waiting) < RESULTS_PER_THREAD * n_threads)
+            return None if errors else next(numbered, None)
+
+    def bring(number: int, result: Result) -> None:
+        nonlocal due, taking
+        with changed:
+            waiting[number] = result
+            if taking:
+                return
+            taking = True
+        while True:
+            with changed:
+                if due not in waiting:
+                    taking = False
+                    return
+                result = waiting.pop(due)
+                due += 1
+                changed.notify_all()
+            take(result)
+
+    def work() -> None:
+        try:
+            while (job := next_job()) is not None:
+                bring(job[0], function(job[1]))
+        except BaseException as error:
+            with changed:
+                errors.append(error)
+                changed.notify_all()
+
+    helpers = [Thread(target=work, name=f"xmc_{n}") for n in range(1, n_threads)]
+    for helper in helpers:
+        helper.start()
+    work()
+    for helper in helpers:
+        helper.join()
+    if errors:
+        raise errors[0]
 
 
 def row_blocks(n_rows: int, block: int) -> list[tuple[int, int]]:

@@ -20,12 +20,12 @@ from xmc_core.features import vocabulary
 from xmc_core.features.tfidf import TfidfVectorizer, fit_tfidf
 from xmc_core.features.tokens import (
     BATCH_CHARACTERS,
-    FIRST_PLANE,
-    LETTERS_END,
+    CLASSES,
+    PAGE,
     TEXTS_AT_ONCE,
-    character_classes,
+    look_up_page,
 )
-from xmc_core.kernels.text import SPACE, WORD
+from xmc_core.kernels.text import CAPITAL, KNOWN, SPACE, WORD
 from xmc_core.types import SparseRows
 
 CONFIG = TfidfConfig()
@@ -196,14 +196,31 @@ def test_lower_case_is_that_of_python(lowercase):
     assert set(vectorizer.terms()) == set(expected)
 
 
-def test_classes_of_characters_are_those_of_the_re_module():
-    table = character_classes(LETTERS_END)
-    points = [p for p in range(0x110000) if chr(p).isalnum() or chr(p) == "_"]
-    assert_array_equal(np.flatnonzero(table == WORD), points)
-    assert_array_equal(
-        np.flatnonzero(table == SPACE), [p for p in range(0x110000) if chr(p).isspace()]
-    )
-    assert_array_equal(character_classes(FIRST_PLANE)[:FIRST_PLANE], table[:FIRST_PLANE])
+def test_classes_of_characters_are_those_of_the_re_module_and_of_lower():
+    for page in range(0x110000 // PAGE):
+        look_up_page(page)
+    points = [p for p in range(0x110000) if not 0xD800 <= p < 0xE000]
+    text = "".join(map(chr, points))
+    for pattern, kind in ((r"\w", WORD), (r"\s", SPACE)):
+        expected = [ord(c) for c in re.findall(pattern, text)]
+        assert_array_equal(np.flatnonzero(CLASSES & kind), expected)
+    changed = [p for p in points if chr(p).lower() != chr(p)]
+    assert_array_equal(np.flatnonzero(CLASSES & CAPITAL), changed)
+    assert (CLASSES & KNOWN).all()
+
+
+def test_a_page_is_looked_up_when_a_text_first_needs_it():
+    CLASSES[:] = 0
+    look_up_page(0)
+    fit_tfidf(["λόγος \U0001d49c"] * 2, CONFIG)
+    assert {*np.flatnonzero(CLASSES) // PAGE} == {0, 0x3, 0x1D4}
+
+
+def test_capitals_beyond_ascii_may_come_in_any_batch():
+    small = ["naïve café"] * 2000
+    texts = [*small, *["ÉTÉ Λόγος ΛΟΓΟΣ İz"] * 2000, *small, *["été λόγος i̇z"] * 2000]
+    vectorizer, _ = fit_tfidf(texts, TfidfConfig(max_ngram=1))
+    assert set(vectorizer.terms()) == {"naïve", "café", "été", "λόγος", "λογος", "i", "z"}
 
 
 def test_letters_beyond_the_first_plane_are_letters_whatever_came_before():

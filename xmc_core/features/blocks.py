@@ -12,29 +12,44 @@ Rows = tuple[Pointers, Indices, Floats]
 """Pointer, columns and values of a block of rows."""
 
 
+class Stack:
+    """Blocks of rows under each other, each copied to its place as soon as it is there."""
+
+    def __init__(self, n_rows: int, nnz: int) -> None:
+        self._pointer = np.zeros(n_rows + 1, np.int64)
+        self._indices = np.empty(nnz, np.int32)
+        self._values = np.empty(nnz, np.float32)
+        self._row = self._end = 0
+
+    def put(self, rows: Rows) -> None:
+        """Add rows below the others."""
+        pointer, indices, values = rows
+        start, self._end = self._end, self._end + len(indices)
+        first, self._row = self._row, self._row + len(pointer) - 1
+        self._pointer[first + 1 : self._row + 1] = pointer[1:] + start
+        self._indices[start : self._end] = indices
+        self._values[start : self._end] = values
+
+    def matrix(self, n_columns: int) -> SparseRows:
+        """All rows, once all are there."""
+        pointer: Pointers | Indices = self._pointer
+        if len(self._indices) < 2**31:  # scipy keeps both index arrays in the wider of their types
+            pointer = pointer.astype(np.int32)
+        shape = (len(pointer) - 1, n_columns)
+        X = csr_array((self._values, self._indices, pointer), shape=shape)
+        X.has_sorted_indices = True
+        X.has_canonical_format = True
+        return X
+
+
 def stack(blocks: list[Rows], n_columns: int) -> SparseRows:
     """Put blocks of rows under each other; empties `blocks`, so that memory is needed only once."""
     n_rows = sum(len(pointer) - 1 for pointer, _, _ in blocks)
-    nnz = sum(len(indices) for _, indices, _ in blocks)
-    pointer = np.zeros(n_rows + 1, np.int64)
-    indices = np.empty(nnz, np.int32)
-    values = np.empty(nnz, np.float32)
-    row = start = 0
+    stacked = Stack(n_rows, sum(len(indices) for _, indices, _ in blocks))
     blocks.reverse()
     while blocks:
-        block_pointer, block_indices, block_values = blocks.pop()
-        end = start + len(block_indices)
-        pointer[row + 1 : row + len(block_pointer)] = block_pointer[1:] + start
-        indices[start:end] = block_indices
-        values[start:end] = block_values
-        row += len(block_pointer) - 1
-        start = end
-    if nnz < 2**31:  # scipy keeps both index arrays in the wider of their types
-        pointer = pointer.astype(np.int32)
-    X = csr_array((values, indices, pointer), shape=(n_rows, n_columns))
-    X.has_sorted_indices = True
-    X.has_canonical_format = True
-    return X
+        stacked.put(blocks.pop())
+    return stacked.matrix(n_columns)
 
 
 def side_by_side(parts: list[Rows], widths: list[int], weights: list[float]) -> Rows:

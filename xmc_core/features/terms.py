@@ -6,6 +6,7 @@ import numpy as np
 
 from xmc_core.config import TfidfBlock
 from xmc_core.features.blocks import Rows
+from xmc_core.features.memory import Memory
 from xmc_core.features.tokens import GramBatch
 from xmc_core.kernels.arguments import read_only
 from xmc_core.kernels.bits import Words
@@ -41,8 +42,9 @@ class TermBlock:
 
     _table: Hashes = field(init=False, repr=False)
 
-    _scratch: list[tuple[Indices, Words, Words]] = field(init=False, repr=False)
-    """Kept from call to call, one for each thread that was ever in `weigh`: all zeros."""
+    _scratch: list[tuple[Indices, Words, Words, Memory]] = field(init=False, repr=False)
+    """Kept from call to call, one for each thread that was ever in `weigh`: three arrays of zeros,
+    and where rows are made."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_table", hash_table(self.hashes))
@@ -74,16 +76,19 @@ class TermBlock:
                 np.zeros(n, np.int32),
                 np.zeros((n >> 6) + 1, np.uint64),
                 np.zeros((n >> 12) + 1, np.uint64),
+                Memory(),
             )
+        tally, seen, seen_words, memory = scratch
         pointer = np.empty(len(documents), np.int64)
-        indices = np.empty(len(numbers), np.int32)
-        values = np.empty(len(numbers), np.float32)
+        indices = memory.array("indices", len(numbers), np.int32)
+        values = memory.array("values", len(numbers), np.float32)
         weigh_rows_into(
             documents, numbers, features, read_only(self.idf), self.config.sublinear, LOGS,
-            *scratch, pointer, indices, values,
+            tally, seen, seen_words, pointer, indices, values,
         )  # fmt: skip
+        rows = pointer, indices[: pointer[-1]].copy(), values[: pointer[-1]].copy()
         self._scratch.append(scratch)
-        return pointer, indices[: pointer[-1]].copy(), values[: pointer[-1]].copy()
+        return rows
 
 
 def hash_table(hashes: Hashes) -> Hashes:

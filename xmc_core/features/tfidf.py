@@ -32,24 +32,21 @@ array([[0.89, 0.  , 0.22, 0.22, 0.22, 0.22],
        [0.  , 0.89, 0.22, 0.22, 0.22, 0.22]], dtype=float32)
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
 from xmc_core.config import TfidfConfig, config_from_mapping
-from xmc_core.features.blocks import Rows, side_by_side, stack
+from xmc_core.features.blocks import Rows, Stack, side_by_side, stack
+from xmc_core.features.memory import Memory
 from xmc_core.features.terms import TERM_ARRAYS, TermBlock
 from xmc_core.features.tokens import GramBatch, find_grams, read_texts, text_batches
 from xmc_core.features.vocabulary import Vocabulary
-from xmc_core.parallel import map_threads, resolve_threads
+from xmc_core.parallel import feed_threads
 from xmc_core.persistence import read_store, write_store
 from xmc_core.types import Indices, Pointers, SparseRows
 
 KIND = "tfidf"
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,15 +77,19 @@ class TfidfVectorizer:
         Raises DataError if a text is not a string.
         """
 
+        free: list[Memory] = []
+
         def transform_batch(texts: list[str]) -> Rows:
-            batch = read_texts(texts, self.config)
-            return self._joined(
-                [block.rows(find_grams(batch, block.config)) for block in self.blocks]
+            memory = free.pop() if free else Memory()
+            batch = read_texts(texts, self.config, memory)
+            rows = self._joined(
+                [block.rows(find_grams(batch, block.config, memory)) for block in self.blocks]
             )
+            free.append(memory)
+            return rows
 
         rows: list[Rows] = []
-        for batches in groups(text_batches(texts), n_threads):
-            rows += map_threads(transform_batch, batches, n_threads)
+        feed_threads(transform_batch, text_batches(texts), n_threads, rows.append)
         return stack(rows, self.n_features)
 
     def _joined(self, rows: list[Rows]) -> Rows:
@@ -150,16 +151,26 @@ def fit_tfidf(
         Vocabulary(block, name) for block, name in zip(config.all_blocks, names, strict=True)
     ]
 
-    def read_batch(texts: list[str]) -> list[GramBatch]:
-        batch = read_texts(texts, config)
-        return [find_grams(batch, block, with_places=True) for block in config.all_blocks]
-
+    Job = tuple[list[Memory], list[GramBatch]]
+    free: list[list[Memory]] = []
     learned: list[list[tuple[Pointers, Indices]]] = []
-    for batches in groups(text_batches(texts), n_threads):
-        for grams in map_threads(read_batch, batches, n_threads):
-            learned.append(
-                [(g.documents, v.learn(g)) for v, g in zip(vocabularies, grams, strict=True)]
-            )
+
+    def read_batch(texts: list[str]) -> Job:
+        memories = free.pop() if free else [Memory() for _ in vocabularies]
+        batch = read_texts(texts, config, memories[0])
+        return memories, [
+            find_grams(batch, block, memory, with_places=True)
+            for block, memory in zip(config.all_blocks, memories, strict=True)
+        ]
+
+    def learn_batch(job: Job) -> None:
+        memories, grams = job
+        learned.append(
+            [(g.documents, v.learn(g)) for v, g in zip(vocabularies, grams, strict=True)]
+        )
+        free.append(memories)
+
+    feed_threads(read_batch, text_batches(texts), n_threads, learn_batch)
     blocks, features = zip(*[vocabulary.select() for vocabulary in vocabularies], strict=True)
     vectorizer = TfidfVectorizer(config, blocks, vocabularies[0].n_documents)
 
@@ -174,13 +185,7 @@ def fit_tfidf(
             ]
         )
 
-    rows = map_threads(weigh_batch, range(len(learned)), n_threads)
-    return vectorizer, stack(rows, vectorizer.n_features)
-
-
-def groups(items: Iterable[Item], n_threads: int) -> Iterator[list[Item]]:
-    """Take as many items at a time as are to be in memory at once: one, or four per thread."""
-    iterator = iter(items)
-    n_threads = resolve_threads(n_threads)
-    while group := list(islice(iterator, 4 * n_threads if n_threads > 1 else 1)):
-        yield group
+    # How often a term is in a row is known, so X is made once and at its full size.
+    stacked = Stack(vectorizer.n_documents, sum(vocabulary.nnz for vocabulary in vocabularies))
+    feed_threads(weigh_batch, range(len(learned)), n_threads, stacked.put)
+    return vectorizer, stacked.matrix(vectorizer.n_features)

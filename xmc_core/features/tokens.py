@@ -11,8 +11,11 @@ import numpy as np
 
 from xmc_core.config import TfidfBlock, TfidfConfig
 from xmc_core.errors import DataError
+from xmc_core.features.memory import Memory
 from xmc_core.kernels.text import (
+    CAPITAL,
     GROUP,
+    KNOWN,
     SPACE,
     WORD,
     Hashes,
@@ -26,18 +29,17 @@ from xmc_core.kernels.text import (
 )
 from xmc_core.types import Bytes, Pointers
 
-FIRST_PLANE, LETTERS_END = 0x10000, 0x40000
-"""Code points that nearly every text does with, and all that are letters, digits or spaces: the
-classes of the former are found in 1 ms, of the latter in 5."""
-
-FOUR_BYTES = 0xF0
-"""Smallest byte that begins a code point beyond the first plane."""
-
 TEXTS_AT_ONCE = 32
 """Texts that are checked and measured in one go, a third of the time of one by one."""
 
 BATCH_CHARACTERS = 2**16
 """A batch takes about 40 bytes of scratch memory per character while it is read."""
+
+
+PAGE = 256
+CLASSES = np.zeros(0x110000, np.uint8)
+"""Class of each code point, 0 where its page is yet to be looked up: texts of a language need some
+ten pages, each 0.04 ms."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,9 +54,6 @@ class TextBatch:
 
     ends: Pointers
     """(n_documents,) the zero bytes that end them."""
-
-    points: int
-    """Code points in it are smaller than this."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,44 +111,48 @@ def _check_strings(texts: list[str], first: int) -> None:
             )
 
 
-def read_texts(texts: list[str], config: TfidfConfig) -> TextBatch:
-    """Join texts into UTF-8 bytes.
+def read_texts(texts: list[str], config: TfidfConfig, memory: Memory) -> TextBatch:
+    """Join texts into UTF-8 bytes, which lie in `memory`.
 
     A zero character within a text becomes a space, a lone surrogate a question mark.
     """
-    encoded, lowercase = _folded(texts, config) if config.fold_accents else _encoded(texts, config)
+    encoded, lowercase = (
+        _folded(texts, config) if config.fold_accents else (_encoded(texts), config.lowercase)
+    )
     utf8 = np.frombuffer(encoded, np.uint8)
     size = (len(encoded) // GROUP + 2) * GROUP
     batch = TextBatch(
-        np.empty(size, np.uint8),
-        np.empty(size, np.uint8),
-        np.empty(len(texts), np.int64),
-        LETTERS_END if utf8.max(initial=0) >= FOUR_BYTES else FIRST_PLANE,
+        memory.array("utf8", size, np.uint8),
+        memory.array("in_word", size, np.uint8),
+        memory.array("ends", len(texts), np.int64),
     )
     utf8_8 = batch.utf8.view(np.uint64)
     lower_into(utf8, lowercase, batch.utf8, batch.in_word)
     find_ends_into(utf8_8, batch.ends)
     if batch.ends[-1] != len(encoded):
-        return read_texts([text.replace("\0", " ") for text in texts], config)
-    if not encoded.isascii():
-        find_letters_into(batch.utf8, utf8_8, character_classes(batch.points), batch.in_word)
+        return read_texts([text.replace("\0", " ") for text in texts], config, memory)
+    if encoded.isascii():
+        return batch
+    unknown, capitals = find_letters_into(batch.utf8, utf8_8, CLASSES, batch.in_word)
+    while unknown >= 0:
+        look_up_page(unknown // PAGE)
+        unknown, capitals = find_letters_into(batch.utf8, utf8_8, CLASSES, batch.in_word)
+    if capitals and lowercase:
+        # Only letters beyond ASCII need str.lower, with its special cases.
+        lower = [text if text.isascii() else text.lower() for text in texts]
+        return read_texts(lower, config, memory)
     return batch
 
 
-def _encoded(texts: list[str], config: TfidfConfig) -> tuple[bytes, bool]:
-    """UTF-8, and whether ASCII capitals are still to be made small."""
-    # Only letters beyond ASCII need str.lower, with its special cases.
-    lower = str.lower if config.lowercase else str
-    return b"\0".join(
-        [
-            text.encode() if text.isascii() else lower(text).encode("utf-8", "replace")
-            for text in texts
-        ]
-    ), config.lowercase
+def _encoded(texts: list[str]) -> bytes:
+    try:
+        return b"\0".join(map(str.encode, texts))
+    except UnicodeEncodeError:
+        return b"\0".join([text.encode("utf-8", "replace") for text in texts])
 
 
 def _folded(texts: list[str], config: TfidfConfig) -> tuple[bytes, bool]:
-    """Likewise, without accents."""
+    """UTF-8 without accents, and whether ASCII capitals are still to be made small."""
     joined = "\0".join(texts)
     if joined.isascii():
         return joined.encode(), config.lowercase
@@ -159,17 +162,19 @@ def _folded(texts: list[str], config: TfidfConfig) -> tuple[bytes, bool]:
     return folded.encode("utf-8", "replace"), False
 
 
-def find_grams(batch: TextBatch, config: TfidfBlock, *, with_places: bool = False) -> GramBatch:
-    """Hash the n-grams of each text."""
+def find_grams(
+    batch: TextBatch, config: TfidfBlock, memory: Memory, *, with_places: bool = False
+) -> GramBatch:
+    """Hash the n-grams of each text; they lie in `memory`, beside the batch if it is there."""
     n_documents = len(batch.ends)
     size = len(batch.utf8)
     if config.analyzer == "char_wb":
         size *= 2
     elif config.analyzer == "word":
         size //= 2
-    units = np.empty(size, np.uint64)
-    bounds = np.empty(2 * size, np.int64)
-    spans = np.empty(n_documents + 1, np.int64)
+    units = memory.array("units", size, np.uint64)
+    bounds = memory.array("bounds", 2 * size, np.int64)
+    spans = memory.array("spans", n_documents + 1, np.int64)
     documents = np.arange(n_documents + 1)
     if config.analyzer == "word":
         n = find_words_into(
@@ -177,19 +182,17 @@ def find_grams(batch: TextBatch, config: TfidfBlock, *, with_places: bool = Fals
             spans,
         )  # fmt: skip
     elif config.analyzer == "char":
-        n = find_characters_into(
-            batch.utf8, character_classes(batch.points), batch.ends, units, bounds, spans
-        )
+        n = find_characters_into(batch.utf8, CLASSES, batch.ends, units, bounds, spans)
     else:
-        spans = np.empty(size // 2, np.int64)
+        spans = memory.array("spans", size // 2, np.int64)
         n = find_padded_words_into(
-            batch.utf8, character_classes(batch.points), batch.ends, units, bounds, spans,
+            batch.utf8, CLASSES, batch.ends, units, bounds, spans,
             documents,
         )  # fmt: skip
 
     n_grams = n * (config.max_ngram - config.min_ngram + 1)
-    hashes = np.empty(n_grams, np.uint64)
-    places = np.empty(n_grams if with_places else 0, np.int64)
+    hashes = memory.array("hashes", n_grams, np.uint64)
+    places = memory.array("places", n_grams if with_places else 0, np.int64)
     document_grams = np.empty(n_documents + 1, np.int64)
     join_units_into(
         units, spans, documents, config.min_ngram, config.max_ngram, config.analyzer == "char_wb",
@@ -198,19 +201,19 @@ def find_grams(batch: TextBatch, config: TfidfBlock, *, with_places: bool = Fals
     return GramBatch(hashes[: document_grams[-1]], document_grams, batch.utf8, places, bounds)
 
 
-@cache
-def character_classes(points: int) -> Bytes:
-    r"""(0x110000,) WORD for the code points below `points` that `\w` matches, alphanumeric ones and
-    the underscore, SPACE for those that `\s` matches."""
-    table = np.zeros(0x110000, np.uint8)
-    # Through UTF-32: joining 1.1 million characters one by one takes 100 ms.
-    everything = np.arange(points, dtype="<u4")
-    everything[0xD800:0xE000] = 0  # surrogates: neither, as the zero character
-    text = everything.tobytes().decode("utf-32-le")
-    for pattern, kind in ((r"\w+", WORD), (r"\s+", SPACE)):
-        for run in re.finditer(pattern, text):
-            table[run.start() : run.end()] = kind
-    return table
+def look_up_page(page: int) -> None:
+    r"""Put the classes of PAGE code points into CLASSES: WORD for those that `\w` matches,
+    alphanumeric ones and the underscore, SPACE for those that `\s` matches, CAPITAL for those that
+    str.lower changes."""
+    place = slice(page * PAGE, (page + 1) * PAGE)
+    characters = [chr(point) for point in range(place.start, place.stop)]
+    word = np.array([c.isalnum() or c == "_" for c in characters])
+    space = np.array([c.isspace() for c in characters])
+    capital = np.array([c.lower() != c for c in characters])
+    CLASSES[place] = KNOWN | word * WORD | space * SPACE | capital * CAPITAL
+
+
+look_up_page(0)
 
 
 @cache

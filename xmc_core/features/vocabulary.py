@@ -4,6 +4,7 @@ import numpy as np
 
 from xmc_core.config import TfidfBlock
 from xmc_core.errors import DataError
+from xmc_core.features.memory import Memory
 from xmc_core.features.terms import TermBlock
 from xmc_core.features.tokens import GramBatch
 from xmc_core.kernels.text import copy_grams_into, gather_terms_into, grams_size
@@ -29,17 +30,21 @@ class Vocabulary:
 
         self.n_documents = 0
         self.n_grams = 0
+        self.nnz = 0
+        """Of the selected terms: a document counts once for each that it has."""
+
         self._table = np.zeros(4 * FIRST_ROOM, np.uint64)
         self._hashes = np.empty(FIRST_ROOM, np.uint64)
         self._document_counts = np.empty(FIRST_ROOM, np.int32)
         # The text of an n-gram is kept once min_df documents have shown it: most never get there.
         self._ripe: list[Indices] = []
         self._texts: list[tuple[Bytes, Pointers]] = []
+        self._memory = Memory()
 
     def learn(self, batch: GramBatch) -> Indices:
         """Take in a batch; returns the number of each of its n-grams, by first appearance."""
         numbers = np.empty(len(batch.hashes), np.int32)
-        ripe = np.empty(len(batch.hashes), np.int64)
+        ripe = self._memory.array("ripe", len(batch.hashes), np.int64)
         done = n_ripe = 0
         while True:
             done, self.n_grams, n_ripe = learn_grams_into(
@@ -78,6 +83,7 @@ class Vocabulary:
         if n_terms == 0:
             raise DataError(self._why_nothing_is_left(document_counts, most))
         terms = terms[: min(n_terms, config.max_features or n_terms)]
+        self.nnz = int(document_counts[terms].sum(dtype=np.int64))
         features = np.full(self.n_grams, -1, np.int32)
         features[terms] = np.arange(len(terms), dtype=np.int32)
         utf8, ends = self._text_of(terms)

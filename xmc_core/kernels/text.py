@@ -17,8 +17,8 @@ from xmc_core.types import Bytes, Pointers
 
 Hashes = NDArray[np.uint64]
 
-WORD, SPACE = np.uint8(1), np.uint8(2)
-"""Classes of code points: part of a word; white space."""
+WORD, SPACE, CAPITAL, KNOWN = np.uint8(1), np.uint8(2), np.uint8(4), np.uint8(8)
+"""Classes of code points, as bits: part of a word; white space; changed by str.lower; looked up."""
 
 GROUP = 64
 """Bytes that are looked at together. A block's text is followed by as many zero bytes at least."""
@@ -92,11 +92,16 @@ def lower_into(
 def find_letters_into(
     text: Bytes,  # as lower_into leaves it
     text_8: Hashes,  # the same memory, eight bytes at a time
-    classes: Bytes,  # (0x110000,) class of each code point
+    classes: Bytes,  # (0x110000,) class of each code point, 0 where it is not known yet
     in_word: Bytes,  # in and out: 1 as well for the bytes of word characters beyond ASCII
-) -> None:
-    """Say where the letters and digits of other scripts are."""
+) -> tuple[int, bool]:
+    """Say where the letters and digits of other scripts are.
+
+    Returns the first code point of unknown class, where it stops, or -1; and whether there are
+    capitals among those before.
+    """
     i = 0
+    seen = np.uint8(0)
     while i < text.shape[0]:
         if text_8[i >> 3] & HIGH_BITS == ZERO:
             i = (i | 7) + 1
@@ -104,9 +109,14 @@ def find_letters_into(
             i += 1
         else:
             point, width = _code_point(text, i)
+            kind = classes[point]
+            if kind == 0:
+                return int(point), False
+            seen |= kind
             for j in range(i, i + width):
-                in_word[j] = classes[point] & WORD
+                in_word[j] = kind & WORD
             i += width
+    return -1, seen & CAPITAL != 0
 
 
 @kernel
