@@ -18,7 +18,6 @@ TERM_ARRAYS = ("hashes", "idf", "utf8", "ends")
 """What a saved block consists of."""
 
 LOGS = 1.0 + np.log(np.maximum(np.arange(256.0), 1.0))
-EVERY_NUMBER = np.empty(0, np.int32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,12 +61,12 @@ class TermBlock:
 
     def rows(self, grams: GramBatch) -> Rows:
         """tf-idf of a batch of documents; unknown n-grams are left out."""
-        numbers = np.empty(len(grams.hashes), np.int32)
-        look_up_into(grams.hashes, self._table, numbers)
-        return self.weigh(grams.documents, numbers, EVERY_NUMBER)
+        features = np.empty(len(grams.hashes), np.int32)
+        look_up_into(grams.hashes, self._table, features)
+        return self.weigh(grams.documents, features)
 
-    def weigh(self, documents: Pointers, numbers: Indices, features: Indices) -> Rows:
-        """tf-idf of numbered n-grams; features[number] is the feature, or `features` is empty."""
+    def weigh(self, documents: Pointers, features: Indices) -> Rows:
+        """tf-idf of n-grams whose features are known, -1 for one that is none."""
         try:
             scratch = self._scratch.pop()
         except IndexError:
@@ -80,10 +79,10 @@ class TermBlock:
             )
         tally, seen, seen_words, memory = scratch
         pointer = np.empty(len(documents), np.int64)
-        indices = memory.array("indices", len(numbers), np.int32)
-        values = memory.array("values", len(numbers), np.float32)
+        indices = memory.array("indices", len(features), np.int32)
+        values = memory.array("values", len(features), np.float32)
         weigh_rows_into(
-            documents, numbers, features, read_only(self.idf), self.config.sublinear, LOGS,
+            documents, features, read_only(self.idf), self.config.sublinear, LOGS,
             tally, seen, seen_words, pointer, indices, values,
         )  # fmt: skip
         rows = pointer, indices[: pointer[-1]].copy(), values[: pointer[-1]].copy()

@@ -42,6 +42,7 @@ from xmc_core.features.memory import Memory
 from xmc_core.features.terms import TERM_ARRAYS, TermBlock
 from xmc_core.features.tokens import GramBatch, find_grams, read_texts, text_batches
 from xmc_core.features.vocabulary import Vocabulary
+from xmc_core.kernels.tfidf import replace_numbers
 from xmc_core.parallel import feed_threads
 from xmc_core.persistence import read_store, write_store
 from xmc_core.types import Indices, Pointers, SparseRows
@@ -176,14 +177,11 @@ def fit_tfidf(
 
     def weigh_batch(number: int) -> Rows:
         batch, learned[number] = learned[number], []  # its numbers and rows are never both held
-        return vectorizer._joined(
-            [
-                block.weigh(documents, numbers, of_numbers)
-                for block, of_numbers, (documents, numbers) in zip(
-                    blocks, features, batch, strict=True
-                )
-            ]
-        )
+        rows = []
+        for block, of_numbers, (documents, numbers) in zip(blocks, features, batch, strict=True):
+            replace_numbers(numbers, of_numbers)
+            rows.append(block.weigh(documents, numbers))
+        return vectorizer._joined(rows)
 
     # How often a term is in a row is known, so X is made once and at its full size.
     stacked = Stack(vectorizer.n_documents, sum(vocabulary.nnz for vocabulary in vocabularies))

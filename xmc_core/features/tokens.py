@@ -36,10 +36,10 @@ BATCH_CHARACTERS = 2**16
 """A batch takes about 40 bytes of scratch memory per character while it is read."""
 
 
-PAGE = 256
+PAGE = 4096
 CLASSES = np.zeros(0x110000, np.uint8)
-"""Class of each code point, 0 where its page is yet to be looked up: texts of a language need some
-ten pages, each 0.04 ms."""
+"""Class of each code point, 0 where its page is yet to be looked up, which takes 0.1 ms. Those of
+the first plane together take as long as 10,000 titles."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -205,12 +205,18 @@ def look_up_page(page: int) -> None:
     r"""Put the classes of PAGE code points into CLASSES: WORD for those that `\w` matches,
     alphanumeric ones and the underscore, SPACE for those that `\s` matches, CAPITAL for those that
     str.lower changes."""
-    place = slice(page * PAGE, (page + 1) * PAGE)
-    characters = [chr(point) for point in range(place.start, place.stop)]
-    word = np.array([c.isalnum() or c == "_" for c in characters])
-    space = np.array([c.isspace() for c in characters])
-    capital = np.array([c.lower() != c for c in characters])
-    CLASSES[place] = KNOWN | word * WORD | space * SPACE | capital * CAPITAL
+    # Through UTF-32: character by character it would take five times as long.
+    points = np.arange(page * PAGE, (page + 1) * PAGE, dtype="<u4")
+    points[(points >= 0xD800) & (points < 0xE000)] = 0  # surrogates: nothing, as the zero character
+    text = points.tobytes().decode("utf-32-le")
+    classes = np.full(PAGE, KNOWN)
+    for pattern, kind in ((r"\w+", WORD), (r"\s+", SPACE)):
+        for run in re.finditer(pattern, text):
+            classes[run.start() : run.end()] |= kind
+    # The one letter whose small form is two characters is put aside.
+    small = np.frombuffer(text.replace("\u0130", "i").lower().encode("utf-32-le"), "<u4")
+    classes[small != points] |= CAPITAL
+    CLASSES[page * PAGE : (page + 1) * PAGE] = classes
 
 
 look_up_page(0)

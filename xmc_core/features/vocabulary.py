@@ -7,7 +7,7 @@ from xmc_core.errors import DataError
 from xmc_core.features.memory import Memory
 from xmc_core.features.terms import TermBlock
 from xmc_core.features.tokens import GramBatch
-from xmc_core.kernels.text import copy_grams_into, gather_terms_into, grams_size
+from xmc_core.kernels.text import copy_grams_into, gather_terms_into, grams_size, place_terms_into
 from xmc_core.kernels.tfidf import (
     learn_grams_into,
     order_by_count_into,
@@ -86,7 +86,7 @@ class Vocabulary:
         self.nnz = int(document_counts[terms].sum(dtype=np.int64))
         features = np.full(self.n_grams, -1, np.int32)
         features[terms] = np.arange(len(terms), dtype=np.int32)
-        utf8, ends = self._text_of(terms)
+        utf8, ends = self._text_of(features, len(terms))
         share = (1 + self.n_documents) / (1 + document_counts[terms])
         idf = (np.log(share) + 1).astype(np.float32)
         return TermBlock(config, self._hashes[terms], idf, utf8, ends), features
@@ -107,21 +107,18 @@ class Vocabulary:
         refill_table(self._table, table)
         self._table = table
 
-    def _text_of(self, terms: Indices) -> tuple[Bytes, Pointers]:
+    def _text_of(self, features: Indices, n_terms: int) -> tuple[Bytes, Pointers]:
         utf8 = np.concatenate([part for part, _ in self._texts])
-        starts = np.zeros(self.n_grams, np.int64)
-        ends = np.zeros(self.n_grams, np.int64)
+        starts = np.empty(n_terms, np.int64)
+        ends = np.empty(n_terms, np.int64)
         offset = 0
         for numbers, (part, part_ends) in zip(self._ripe, self._texts, strict=True):
-            ends[numbers] = part_ends + offset
-            starts[numbers[1:]] = part_ends[:-1] + offset
-            starts[numbers[:1]] = offset
+            place_terms_into(numbers, part_ends, offset, features, starts, ends)
             offset += len(part)
-        starts, ends = starts[terms], ends[terms]
-        lengths = ends - starts
-        out = np.empty(int(lengths.sum()), np.uint8)
+        out_ends = np.cumsum(ends - starts)
+        out = np.empty(out_ends[-1], np.uint8)
         gather_terms_into(utf8, starts, ends, out)
-        return out, np.cumsum(lengths)
+        return out, out_ends
 
     def _why_nothing_is_left(self, document_counts: Indices, most: float) -> str:
         config, name = self.config, self.name

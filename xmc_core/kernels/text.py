@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from xmc_core.kernels._compile import inline_kernel, kernel
 from xmc_core.kernels.bits import lowest_bit
-from xmc_core.types import Bytes, Pointers
+from xmc_core.types import Bytes, Indices, Pointers
 
 Hashes = NDArray[np.uint64]
 
@@ -336,6 +336,26 @@ def copy_grams_into(
                 out[n] = text[i]
                 n += 1
         out_ends[number] = n
+
+
+@kernel
+def place_terms_into(
+    numbers: Indices,  # (n_grams,) of the n-grams that copy_grams_into has copied
+    gram_ends: Pointers,  # (n_grams,) where it says that they end
+    offset: int,  # where their text begins
+    features: Indices,  # feature of each number, -1 for one left out
+    starts: Pointers,  # (n_features,) out
+    ends: Pointers,  # (n_features,) out
+) -> None:
+    """Say where the text of features lies."""
+    start = offset
+    for gram in range(numbers.shape[0]):
+        feature = features[numbers[gram]]
+        end = offset + gram_ends[gram]
+        if feature >= 0:
+            starts[feature] = start
+            ends[feature] = end
+        start = end
 
 
 @kernel

@@ -145,10 +145,19 @@ def order_by_count_into(
 
 
 @kernel
+def replace_numbers(
+    numbers: Indices,  # (n,) in: of each n-gram; out: its feature
+    features: Indices,  # feature of each number, -1 for one left out
+) -> None:
+    """Turn numbers into features: in a loop of its own, many cache misses are under way at once."""
+    for i in range(numbers.shape[0]):
+        numbers[i] = features[numbers[i]]
+
+
+@kernel
 def weigh_rows_into(
     row_grams: Pointers,  # (n_rows + 1,) n-grams of row r are [r] : [r + 1]
-    numbers: Indices,  # (n,) of each n-gram, -1 for an unknown one
-    features: Indices,  # feature of each number, -1 for one left out; empty: the number itself
+    features: Indices,  # (n,) of each n-gram, -1 for one that is none
     idf: Floats,  # (n_features,)
     sublinear: bool,
     logs: Doubles,  # 1 + ln tf of small tf
@@ -167,9 +176,7 @@ def weigh_rows_into(
     pointer[0] = 0
     for row in range(row_grams.shape[0] - 1):
         for i in range(row_grams[row], row_grams[row + 1]):
-            feature = numbers[i]
-            if features.shape[0] > 0 and feature >= 0:
-                feature = features[feature]
+            feature = features[i]
             if feature >= 0:
                 tally[feature] += 1
                 seen[feature >> 6] |= ONE << np.uint64(feature & 63)
