@@ -39,14 +39,15 @@ class TermBlock:
     ends: Pointers
     """(n_features,) where each ends in `utf8`."""
 
-    _table: Hashes = field(init=False, repr=False)
+    _table: list[Hashes] = field(init=False, repr=False)
+    """Made when `rows` first needs it: fitting does not. Two threads may both make it."""
 
     _scratch: list[tuple[Indices, Words, Words, Memory]] = field(init=False, repr=False)
     """Kept from call to call, one for each thread that was ever in `weigh`: three arrays of zeros,
     and where rows are made."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_table", hash_table(self.hashes))
+        object.__setattr__(self, "_table", [])
         object.__setattr__(self, "_scratch", [])
 
     @property
@@ -61,8 +62,10 @@ class TermBlock:
 
     def rows(self, grams: GramBatch) -> Rows:
         """tf-idf of a batch of documents; unknown n-grams are left out."""
+        if not self._table:
+            self._table.append(hash_table(self.hashes))
         features = np.empty(len(grams.hashes), np.int32)
-        look_up_into(grams.hashes, self._table, features)
+        look_up_into(grams.hashes, self._table[0], features)
         return self.weigh(grams.documents, features)
 
     def weigh(self, documents: Pointers, features: Indices) -> Rows:

@@ -20,8 +20,7 @@ from xmc_core.kernels.text import (
     WORD,
     Hashes,
     find_characters_into,
-    find_ends_into,
-    find_letters_into,
+    find_ends_and_letters_into,
     find_padded_words_into,
     find_words_into,
     join_units_into,
@@ -128,15 +127,13 @@ def read_texts(texts: list[str], config: TfidfConfig, memory: Memory) -> TextBat
     )
     utf8_8 = batch.utf8.view(np.uint64)
     lower_into(utf8, lowercase, batch.utf8, batch.in_word)
-    find_ends_into(utf8_8, batch.ends)
-    if batch.ends[-1] != len(encoded):
-        return read_texts([text.replace("\0", " ") for text in texts], config, memory)
-    if encoded.isascii():
-        return batch
-    unknown, capitals = find_letters_into(batch.utf8, utf8_8, CLASSES, batch.in_word)
+    arrays = batch.utf8, utf8_8, CLASSES, batch.ends, batch.in_word
+    unknown, capitals = find_ends_and_letters_into(*arrays)
     while unknown >= 0:
         look_up_page(unknown // PAGE)
-        unknown, capitals = find_letters_into(batch.utf8, utf8_8, CLASSES, batch.in_word)
+        unknown, capitals = find_ends_and_letters_into(*arrays)
+    if batch.ends[-1] != len(encoded):
+        return read_texts([text.replace("\0", " ") for text in texts], config, memory)
     if capitals and lowercase:
         # Only letters beyond ASCII need str.lower, with its special cases.
         lower = [text if text.isascii() else text.lower() for text in texts]

@@ -7,11 +7,12 @@ from xmc_core.errors import DataError
 from xmc_core.features.memory import Memory
 from xmc_core.features.terms import TermBlock
 from xmc_core.features.tokens import GramBatch
+from xmc_core.kernels.arguments import read_only
 from xmc_core.kernels.text import copy_grams_into, gather_terms_into, grams_size, place_terms_into
 from xmc_core.kernels.tfidf import (
+    fill_table,
     learn_grams_into,
     order_by_count_into,
-    refill_table,
 )
 from xmc_core.types import Bytes, Indices, Pointers
 
@@ -103,9 +104,8 @@ class Vocabulary:
             larger = np.empty(size, old.dtype)
             larger[: len(old)] = old
             setattr(self, name, larger)
-        table = np.zeros(4 * size, np.uint64)
-        refill_table(self._table, table)
-        self._table = table
+        self._table = np.zeros(4 * size, np.uint64)
+        fill_table(read_only(self._hashes[: self.n_grams]), self._table)
 
     def _text_of(self, features: Indices, n_terms: int) -> tuple[Bytes, Pointers]:
         utf8 = np.concatenate([part for part, _ in self._texts])

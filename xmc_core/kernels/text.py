@@ -89,52 +89,44 @@ def lower_into(
 
 
 @kernel
-def find_letters_into(
+def find_ends_and_letters_into(
     text: Bytes,  # as lower_into leaves it
     text_8: Hashes,  # the same memory, eight bytes at a time
     classes: Bytes,  # (0x110000,) class of each code point, 0 where it is not known yet
+    ends: Pointers,  # (n_documents,) out: the first zero bytes
     in_word: Bytes,  # in and out: 1 as well for the bytes of word characters beyond ASCII
 ) -> tuple[int, bool]:
-    """Say where the letters and digits of other scripts are.
+    """Say where documents end and where the letters and digits of other scripts are.
 
     Returns the first code point of unknown class, where it stops, or -1; and whether there are
-    capitals among those before.
+    capitals beyond ASCII among those before.
     """
-    i = 0
-    seen = np.uint8(0)
-    while i < text.shape[0]:
-        if text_8[i >> 3] & HIGH_BITS == ZERO:
-            i = (i | 7) + 1
-        elif text[i] < 0x80:
-            i += 1
-        else:
+    found = 0
+    done = 0  # bytes that characters beyond ASCII have taken
+    kinds = np.uint8(0)
+    for group in range(text_8.shape[0]):
+        eight = text_8[group]
+        # The high bit of each byte that is zero: no carry leaves a byte.
+        zeros = ~((eight & ~HIGH_BITS) + ~HIGH_BITS | eight) & HIGH_BITS
+        while zeros != ZERO and found < ends.shape[0]:
+            ends[found] = 8 * group + (lowest_bit(zeros) >> 3)
+            found += 1
+            zeros &= zeros - ONE
+        high = eight & HIGH_BITS
+        while high != ZERO:
+            i = 8 * group + (lowest_bit(high) >> 3)
+            high &= high - ONE
+            if i < done:
+                continue
             point, width = _code_point(text, i)
             kind = classes[point]
             if kind == 0:
                 return int(point), False
-            seen |= kind
-            for j in range(i, i + width):
+            kinds |= kind
+            done = i + width
+            for j in range(i, done):
                 in_word[j] = kind & WORD
-            i += width
-    return -1, seen & CAPITAL != 0
-
-
-@kernel
-def find_ends_into(
-    text_8: Hashes,  # as lower_into leaves it
-    ends: Pointers,  # (n_documents,) out: the first zero bytes
-) -> None:
-    """Find where documents end."""
-    found = 0
-    for i in range(text_8.shape[0]):
-        # The high bit of each byte that is zero: no carry leaves a byte.
-        zeros = ~((text_8[i] & ~HIGH_BITS) + ~HIGH_BITS | text_8[i]) & HIGH_BITS
-        while zeros != ZERO:
-            if found == ends.shape[0]:
-                return
-            ends[found] = 8 * i + (lowest_bit(zeros) >> 3)
-            found += 1
-            zeros &= zeros - ONE
+    return -1, kinds & CAPITAL != 0
 
 
 @inline_kernel

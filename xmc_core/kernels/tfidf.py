@@ -38,24 +38,12 @@ def fill_table(
 ) -> None:
     """Number the keys by their position."""
     mask = np.uint64(table.shape[0] // 2 - 1)
-    for number in range(keys.shape[0]):
+    n = keys.shape[0]
+    for number in range(n):
+        prefetch(table, np.int64(keys[min(number + AHEAD, n - 1)] & mask) * 2)
         p = _slot(table, mask, keys[number])
         table[p] = keys[number]
         table[p + ONE] = np.uint64(number) << HALF
-
-
-@kernel
-def refill_table(
-    old: Hashes,  # (2 * fewer slots,)
-    table: Hashes,  # (2 * slots,) zeros
-) -> None:
-    """Move all slots into a larger table: both are walked from front to back."""
-    mask = np.uint64(table.shape[0] // 2 - 1)
-    for slot in range(old.shape[0] // 2):
-        if old[2 * slot] != ZERO:
-            p = _slot(table, mask, old[2 * slot])
-            table[p] = old[2 * slot]
-            table[p + ONE] = old[2 * slot + 1]
 
 
 @kernel
@@ -83,6 +71,9 @@ def learn_grams_into(
         if document_grams[document + 1] <= start:
             continue
         stamp = np.uint64(documents + document + 1) & LOW_HALF
+        # The table is new if there was no more room, and does not know what the document has had.
+        for i in range(document_grams[document], start):
+            table[_slot(table, mask, grams[i]) + ONE] |= stamp
         for i in range(max(start, document_grams[document]), document_grams[document + 1]):
             prefetch(table, np.int64(grams[min(i + AHEAD, n - 1)] & mask) * 2)
             p = _slot(table, mask, grams[i])
