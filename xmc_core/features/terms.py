@@ -42,8 +42,8 @@ class TermBlock:
     _table: list[Hashes] = field(init=False, repr=False)
     """Made when `rows` first needs it: fitting does not. Two threads may both make it."""
 
-    _scratch: list[tuple[Indices, Words, Words, Memory]] = field(init=False, repr=False)
-    """Kept from call to call, one for each thread that was ever in `weigh`: three arrays of zeros,
+    _scratch: list[tuple[Indices, Words, Words, Words, Memory]] = field(init=False, repr=False)
+    """Kept from call to call, one for each thread that was ever in `weigh`: four arrays of zeros,
     and where rows are made."""
 
     def __post_init__(self) -> None:
@@ -78,15 +78,16 @@ class TermBlock:
                 np.zeros(n, np.int32),
                 np.zeros((n >> 6) + 1, np.uint64),
                 np.zeros((n >> 12) + 1, np.uint64),
+                np.zeros((n >> 18) + 1, np.uint64),
                 Memory(),
             )
-        tally, seen, seen_words, memory = scratch
+        tally, seen, seen_words, seen_groups, memory = scratch
         pointer = np.empty(len(documents), np.int64)
         indices = memory.array("indices", len(features), np.int32)
         values = memory.array("values", len(features), np.float32)
         weigh_rows_into(
             documents, features, read_only(self.idf), self.config.sublinear, LOGS,
-            tally, seen, seen_words, pointer, indices, values,
+            tally, seen, seen_words, seen_groups, pointer, indices, values,
         )  # fmt: skip
         rows = pointer, indices[: pointer[-1]].copy(), values[: pointer[-1]].copy()
         self._scratch.append(scratch)

@@ -155,6 +155,7 @@ def weigh_rows_into(
     tally: Indices,  # (n_features,) scratch: zeros, and zeros again at the end
     seen: Words,  # scratch, likewise: a bit for each feature
     seen_words: Words,  # scratch, likewise: a bit for each word of `seen`
+    seen_groups: Words,  # scratch, likewise: a bit for each word of `seen_words`
     pointer: Pointers,  # (n_rows + 1,) out
     indices: Indices,  # out: ascending within a row; (n,) is enough
     values: Floats,  # out: rows of unit length
@@ -172,28 +173,34 @@ def weigh_rows_into(
                 tally[feature] += 1
                 seen[feature >> 6] |= ONE << np.uint64(feature & 63)
                 seen_words[feature >> 12] |= ONE << np.uint64((feature >> 6) & 63)
+                seen_groups[feature >> 18] |= ONE << np.uint64((feature >> 12) & 63)
         squares = 0.0
-        for group in range(seen_words.shape[0]):
-            words = seen_words[group]
-            seen_words[group] = ZERO
-            while words != ZERO:
-                word = 64 * group + lowest_bit(words)
-                words &= words - ONE
-                bits = seen[word]
-                seen[word] = ZERO
-                while bits != ZERO:
-                    feature = 64 * word + lowest_bit(bits)
-                    bits &= bits - ONE
-                    count = tally[feature]
-                    tally[feature] = 0
-                    weight = np.float64(count)
-                    if sublinear:
-                        weight = logs[count] if count < logs.shape[0] else 1.0 + np.log(weight)
-                    value = weight * idf[feature]
-                    squares += value * value
-                    indices[n] = feature
-                    values[n] = value
-                    n += 1
+        for top in range(seen_groups.shape[0]):
+            groups = seen_groups[top]
+            seen_groups[top] = ZERO
+            while groups != ZERO:
+                group = 64 * top + lowest_bit(groups)
+                groups &= groups - ONE
+                words = seen_words[group]
+                seen_words[group] = ZERO
+                while words != ZERO:
+                    word = 64 * group + lowest_bit(words)
+                    words &= words - ONE
+                    bits = seen[word]
+                    seen[word] = ZERO
+                    while bits != ZERO:
+                        feature = 64 * word + lowest_bit(bits)
+                        bits &= bits - ONE
+                        count = tally[feature]
+                        tally[feature] = 0
+                        weight = np.float64(count)
+                        if sublinear:
+                            weight = logs[count] if count < logs.shape[0] else 1.0 + np.log(weight)
+                        value = weight * idf[feature]
+                        squares += value * value
+                        indices[n] = feature
+                        values[n] = value
+                        n += 1
         pointer[row + 1] = n
         if squares > 0.0:
             scale = 1.0 / np.sqrt(squares)
