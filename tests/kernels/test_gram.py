@@ -48,11 +48,13 @@ def test_is_all_inner_products(n, d, vector):
     columns = by_feature(pointer, ids, data, X.shape[1])
     places = np.random.default_rng(1).permutation(n).astype(np.int32)
     for n_dims in (0, 70):
-        halves = np.random.default_rng(2).normal(size=(n, n_dims)).astype(np.float16)
         width = -(-n_dims // 64) * 64
-        bits = np.pad(halves.view(np.uint16), ((0, 0), (0, width - n_dims)))
+        dense = np.random.default_rng(2).normal(size=(n, n_dims)).astype(np.float32)
+        bits = (dense.view(np.uint32) >> 16).astype(np.uint16)
+        dense = (bits.astype(np.uint32) << 16).view(np.float32)
+        bits = np.pad(bits, ((0, 0), (0, width - n_dims)))
         gram = gram_matrix(vector, pointer, ids, data, *columns, width, bits, places, own, BIAS, W)
-        both = np.hstack([X.toarray(), halves[places]]).astype(np.float64)
+        both = np.hstack([X.toarray(), dense[places]]).astype(np.float64)
         assert_allclose(gram[:, :n], both @ both.T + BIAS**2 + np.diag(own), rtol=1e-4, atol=1e-4)
 
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from numba import njit
 from numpy.testing import assert_allclose, assert_array_equal
 
 from xmc_core.kernels import simd
@@ -7,6 +8,7 @@ from xmc_core.kernels._compile import kernel
 from xmc_core.kernels.lanes import DENSE, GRADIENT_MAX, GRADIENT_MIN, LANES, LIVE, MARGIN, N_STATE
 
 BIAS = np.float32(0.7)
+STILL = np.float32(0.3)
 
 
 @kernel
@@ -19,7 +21,17 @@ def all_pieces(vector, hinge, W, ids, data, out, state, coefficient, beta, squar
     for row in range(len(beta)):
         state[MARGIN] = out[1] * np.float32(row - 5)
         masks[len(W) + row] = simd.step(
-            vector, hinge, state, coefficient, beta, row, squares[row], own[row], BIAS, 0xFFEF
+            vector,
+            hinge,
+            state,
+            coefficient,
+            beta,
+            row,
+            squares[row],
+            own[row],
+            BIAS,
+            0xFFEF,
+            STILL,
         )
     simd.squares(vector, F, 1, len(F), out, 0)
     simd.rank_update(vector, F, gram, ids[:4], beta[:4], len(F))
@@ -58,6 +70,20 @@ def test_vector_code_agrees_with_its_plain_twin(hinge, n_entries):
     assert_array_equal(fast_masks, plain_masks)
     for left, right in zip(fast, plain, strict=True):
         assert_allclose(left, right, rtol=1e-4, atol=1e-5)
+
+
+def test_a_pair_with_a_small_gradient_stays_as_it_is():
+    given = arguments(4)
+    coefficient, beta, squares = given[5:8]
+    before = beta.copy()
+    masks = all_pieces(True, False, *given)[30:]
+    moved = masks[:, None] >> np.arange(LANES) & 1 == 1
+    assert_array_equal(beta != before, moved)
+    assert moved.any()
+    # Moves are gradient / curvature, unless alpha ends at 0; none is for a smaller gradient.
+    curvature = squares[:, None] + np.abs(coefficient)
+    inside = moved & (beta != 0)
+    assert (np.abs(beta - before) * curvature)[inside].min() > STILL * 0.999
 
 
 def test_the_vector_code_is_what_runs_here():
@@ -105,30 +131,75 @@ def test_rows_of_a_tile_are_what_numpy_says(n, vector):
     assert not out[3].any()
 
 
+def bfloats(values):
+    """The nearest bfloat16 of each, as uint16."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+
+
+def widened(bits):
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
 @kernel
-def dense_pieces(vector, V, x, lanes, n_lanes, n_dims, out, four):
-    simd.lane_dots(vector, V, x, lanes, n_lanes, n_dims, out, 0)
-    simd.lane_dot(vector, V, x, 5, n_dims, out, 1)
-    simd.four_by_four(vector, V, 3, V, 8, n_dims, four)
-    simd.lane_axpy(vector, V, 7, x, np.float32(-0.3), n_dims)
+def dense_pieces(vector, high, low, lanes, n_lanes, dense, n_dims, out):
+    simd.lane_dots(vector, high, lanes, n_lanes, dense, 1, n_dims, out, 0)
+    simd.lane_axpy(vector, high, low, 7, dense, 1, np.float32(-0.3), n_dims)
+
+
+@pytest.mark.parametrize("vector", [True, False])
+@pytest.mark.parametrize("n_lanes", [1, 4, 8, 12])
+@pytest.mark.parametrize("n_dims", [64, 192])
+def test_products_of_dense_rows_are_what_numpy_says(n_dims, n_lanes, vector):
+    rng = np.random.default_rng(4)
+    V = rng.normal(size=(LANES, n_dims + 2 * LANES)).astype(np.float32)
+    dense = bfloats(rng.normal(size=(3, n_dims)))
+    shifted = V.view(np.uint32) + np.uint32(simd.HALF_A_BFLOAT)
+    high, low = (shifted >> 16).astype(np.uint16), (shifted & 0xFFFF).astype(np.uint16)
+    out = np.zeros((2, LANES), np.float32)
+    lanes = np.array([9, 2, 14, 0, 3, 3, 3, 3, 5, 1, 5, 5], np.int32)[:n_lanes]
+    rounded = widened(high)
+    assert_allclose(rounded, V, rtol=2**-8)
+    dense_pieces(vector, high, low, lanes, n_lanes, dense, n_dims, out)
+    expected = np.zeros((2, LANES), np.float32)
+    expected[0, lanes] = (rounded[:, :n_dims] @ widened(dense)[1])[lanes]
+    assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
+    V[7, :n_dims] -= np.float32(0.3) * widened(dense)[1]
+    bits = (high.astype(np.uint32) << 16) + low - np.uint32(simd.HALF_A_BFLOAT)
+    assert_allclose(bits.view(np.float32), V, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(not simd.HAVE_VECTOR_CODE, reason="llvmlite cannot express the vector code")
+@pytest.mark.parametrize("at_once", [1, 4, 8])
+def test_processors_without_products_of_bfloats_say_the_same(at_once):
+    from xmc_core.kernels.vector_ir import make_lane_dots
+
+    one_by_one = make_lane_dots(at_once, in_pairs=False)
+
+    @njit
+    def products(high, lanes, n_lanes, dense, n_dims, out):
+        one_by_one(high, lanes, n_lanes, dense, 2, n_dims, out, 1)
+
+    rng = np.random.default_rng(4)
+    high, dense = (bfloats(rng.normal(size=(rows, 128))) for rows in (LANES, 3))
+    out = np.zeros((2, LANES), np.float32)
+    lanes = np.array([9, 2, 14, 0, 3, 4, 15, 1], np.int32)
+    products(high, lanes, 8, dense, 128, out)
+    expected = np.zeros((2, LANES), np.float32)
+    expected[1, lanes] = (widened(high) @ widened(dense)[2])[lanes]
+    assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
+
+
+@kernel
+def sixteen_products(vector, V, n_dims, out):
+    simd.four_by_four(vector, V, 3, V, 8, n_dims, out)
 
 
 @pytest.mark.parametrize("vector", [True, False])
 @pytest.mark.parametrize("n_dims", [64, 192])
-def test_products_of_dense_rows_are_what_numpy_says(n_dims, vector):
-    rng = np.random.default_rng(4)
-    V = rng.normal(size=(LANES, n_dims + LANES)).astype(np.float32)
-    x = rng.normal(size=n_dims).astype(np.float32)
-    out, four = np.zeros((2, LANES), np.float32), np.zeros(16, np.float32)
-    lanes = np.array([9, 2, 14, 0, 3, 3, 3, 3], np.int32)
-    before = V.copy()
-    dense_pieces(vector, V, x, lanes, 8, n_dims, out, four)
-    products = before[:, :n_dims] @ x
-    expected = np.zeros((2, LANES), np.float32)
-    expected[0, lanes] = products[lanes]
-    expected[1, 5] = products[5]
-    assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
-    block = before[3:7, :n_dims] @ before[8:12, :n_dims].T
+def test_four_by_four_are_what_numpy_says(n_dims, vector):
+    V = np.random.default_rng(4).normal(size=(LANES, n_dims + LANES)).astype(np.float32)
+    four = np.zeros(16, np.float32)
+    sixteen_products(vector, V, n_dims, four)
+    block = V[3:7, :n_dims] @ V[8:12, :n_dims].T
     assert_allclose(four.reshape(4, 4), block, rtol=1e-4, atol=1e-4)
-    before[7, :n_dims] -= np.float32(0.3) * x
-    assert_allclose(V, before, rtol=1e-5, atol=1e-5)

@@ -31,9 +31,9 @@ def joined(n_dims, seed=0):
     X = csr_array(X.multiply((np.arange(N) % 9 > 0)[:, None]))
     embeddings = rng.normal(size=(N, n_dims)) + 0.3
     embeddings[9] = 0
-    # As halves are: the twin then has the very same numbers.
+    # As bfloat16 are: the twin then has the very same numbers.
     X = as_rows(join_features(as_rows(X), embeddings.astype(np.float32), 0.7))
-    X.data = X.data.astype(np.float16).astype(np.float32)
+    X.data = (X.data.view(np.uint32) >> 16 << 16).view(np.float32)
     return X
 
 

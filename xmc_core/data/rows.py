@@ -21,10 +21,6 @@ FILLED = 0.8
 FEWEST_DIMS, MOST_DIMS = 32, 8192
 """With fewer the dense part is not worth its while; more are not looked for."""
 
-LARGEST, LEAST = 2.0**15, 2.0**-12
-"""Halves hold the largest value of each row to eleven bits, and the others to a fraction of it, if
-that value is between these bounds; where it is not, the columns stay sparse."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
@@ -43,16 +39,14 @@ class Rows:
     @classmethod
     def of(cls, X: SparseRows) -> "Rows":
         """The last columns of X are its dense part if there are at least 32 of them that four in
-        five rows fill. They are then held a second time as halves, a quarter of what they take in
+        five rows fill. They are then held a second time as bfloat16, a quarter of what they take in
         X, and so are the other entries, side by side again."""
         indptr, indices = read_only(X.indptr, np.int64), read_only(X.indices, np.int32)
         values = read_only(X.data, np.float32)
         first, left = _first_dense(indices, *X.shape)
-        dense = None
-        if first < X.shape[1]:
-            dense = _dense_rows(indptr, indices, values, first, X.shape[1] - first)
-        if dense is None:
+        if first == X.shape[1]:
             return cls(indptr, indices, values, _none(X.shape[1]), X.shape[1])
+        dense = _dense_rows(indptr, indices, values, first, X.shape[1] - first)
         left_pointer = np.empty(len(indptr), np.int64)
         left_indices, left_values = np.empty(left, np.int32), np.empty(left, np.float32)
         split_columns(indptr, indices, values, first, left_pointer, left_indices, left_values)
@@ -78,18 +72,13 @@ def _first_dense(indices: Indices, n_samples: int, n_features: int) -> tuple[int
 
 def _dense_rows(
     indptr: Pointers, indices: Indices, values: Floats, first: int, n_dims: int
-) -> DenseRows | None:
-    """None if halves cannot hold the values."""
+) -> DenseRows:
     n_samples = len(indptr) - 1
     width = -(-n_dims // DIMS_AT_ONCE) * DIMS_AT_ONCE
-    halves = np.zeros((n_samples, width), np.uint16)
+    dense = np.zeros((n_samples, width), np.uint16)
     squares = np.empty(n_samples, np.float32)
-    least, largest = fill_dense(
-        indptr, indices, values, first, n_dims, HAVE_VECTOR_CODE, halves, squares
-    )
-    if least < LEAST or largest >= LARGEST:
-        return None
-    return DenseRows(read_only(halves), read_only(squares), first, n_dims)
+    fill_dense(indptr, indices, values, first, n_dims, HAVE_VECTOR_CODE, dense, squares)
+    return DenseRows(read_only(dense), read_only(squares), first, n_dims)
 
 
 def _none(n_features: int) -> DenseRows:

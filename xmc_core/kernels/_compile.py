@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from numba import njit
+from numba.core import codegen, config
 
 SOURCES = Path(__file__).parent
 
@@ -67,3 +68,11 @@ def _compiled(function: Function, **options: Any) -> Function:
     always = {"nogil": True, "cache": True, "boundscheck": False, "error_model": "numpy"}
     compile_it = njit(**{**always, **options})
     return cast(Function, compile_it(function))
+
+
+def target_features() -> set[str]:
+    """What numba compiles for: `f16c`, `avx512vbmi2`, ..."""
+    features = config.CPU_FEATURES  # type: ignore[attr-defined]
+    if features is None:
+        features = codegen.get_host_cpu_features()  # type: ignore[no-untyped-call]
+    return {f.removeprefix("+") for f in str(features).split(",") if f.startswith("+")}

@@ -1,4 +1,4 @@
-"""Bit sets of feature ids, in words of 64."""
+"""Bits: of sets, in words of 64, and of numbers."""
 
 from typing import Any
 
@@ -8,6 +8,8 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 Words = NDArray[np.uint64]
+Shorts = NDArray[np.uint16]
+"""Sixteen bits each: bfloat16, IEEE halves, or either half of a float32."""
 
 
 @intrinsic
@@ -34,3 +36,25 @@ def _lowest_bit(typing_context, word):  # type: ignore[no-untyped-def]
 
 
 lowest_bit: Any = _lowest_bit
+
+
+@intrinsic
+def _float_of_bits(typing_context, bits):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.bitcast(args[0], context.get_value_type(types.float32))
+
+    return types.float32(types.uint32), codegen
+
+
+float_of_bits: Any = _float_of_bits
+
+
+@intrinsic
+def _bits_of_float(typing_context, value):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.bitcast(args[0], context.get_value_type(types.uint32))
+
+    return types.uint32(types.float32), codegen
+
+
+bits_of_float: Any = _bits_of_float

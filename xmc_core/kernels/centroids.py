@@ -37,7 +37,7 @@ def centroids_into(
     features = np.empty(n_features, np.int32)
     strengths = np.empty(n_features, np.float32)
     keys = np.empty(n_features, np.uint64)
-    width = dense.halves.shape[1] if dense.n_dims > 0 else 0
+    width = dense.values.shape[1] if dense.n_dims > 0 else 0
     x = np.empty(width, np.float32)
     dense_total = np.empty(width, np.float64)
     k = 0
@@ -57,7 +57,7 @@ def centroids_into(
                 else:
                     totals[feature] += weight * values[q]
             if width > 0:
-                spread(vector, dense.halves, sample, width, x)
+                spread(vector, dense.values, sample, width, x)
                 add_to(dense_total, weight, x)
         if label_pointer[label + 1] > label_pointer[label]:
             for d in range(dense.n_dims):

@@ -1,9 +1,9 @@
 """Inner products between the rows of a cluster."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xmc_core.kernels._compile import kernel
+from xmc_core.kernels.bits import Shorts
 from xmc_core.kernels.dense_rows import spread
 from xmc_core.kernels.lanes import LANES, empty_lines
 from xmc_core.kernels.simd import dot, four_by_four
@@ -36,8 +36,8 @@ def gram_matrix(
     feature_rows: Indices,
     feature_values: Floats,
     width: int,  # of the dense part; 0: there is none
-    halves: NDArray[np.uint16],  # (any, width) dense parts
-    places: Indices,  # (n,) which of them each row's is
+    dense: Shorts,  # (any, width) dense parts
+    rows: Indices,  # (n,) which of them each is
     own: Floats,  # (n,) joins the diagonal
     bias: np.float32,
     W: Floats,  # (n_shared, 16) scratch: sixteen rows, spread out, take the place of weights
@@ -78,7 +78,7 @@ def gram_matrix(
                 gram[i, feature_rows[b]] += value * feature_values[b]
 
     if width > 0:
-        add_dense(vector, width, halves, places, gram)
+        add_dense(vector, width, dense, rows, gram)
 
     for top in range(0, n, SYMMETRY_BLOCK):
         for left in range(0, top + 1, SYMMETRY_BLOCK):
@@ -110,15 +110,13 @@ def entries_below(
 
 
 @kernel
-def add_dense(
-    vector: bool, width: int, halves: NDArray[np.uint16], places: Indices, gram: Floats
-) -> None:
+def add_dense(vector: bool, width: int, dense: Shorts, rows: Indices, gram: Floats) -> None:
     # To the entries below the diagonal and on it, four rows by four columns at a time.
-    n = len(places)
+    n = len(rows)
     n_blocks = (n + 3) // 4
     X = empty_lines(n_blocks * 4 * width // LANES).reshape(n_blocks * 4, width)
     for i in range(n):
-        spread(vector, halves, places[i], width, X[i])
+        spread(vector, dense, rows[i], width, X[i])
     X[n:] = 0.0
     products = np.empty(16, np.float32)
     for a in range(n_blocks):

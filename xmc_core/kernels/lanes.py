@@ -16,6 +16,10 @@ LANES = 16
 MARGIN, DELTA, GRADIENT_MAX, GRADIENT_MIN, LIVE, BIAS, DENSE = range(7)
 N_STATE = 7
 
+HALF_A_BFLOAT = 0x8000
+"""Half a unit in the last place of a bfloat16, in the bits of a float32. Weights of dense columns
+are kept as bits plus this, in two halves: the upper one is then the nearest bfloat16."""
+
 Masks = NDArray[np.uint16]
 """Bit l of an entry stands for lane l."""
 

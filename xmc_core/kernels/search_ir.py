@@ -8,7 +8,7 @@ from numba.extending import intrinsic
 from numba.np import arrayobj
 
 from xmc_core.kernels.lanes import LANES
-from xmc_core.kernels.vector_ir import _Array, _constant, _four_sums, _multiply_add, _splat
+from xmc_core.kernels.vector_ir import _Array, _constant, _multiply_add, _splat, _sums
 
 _BIT = ir.IntType(1)
 _INT8 = ir.IntType(8)
@@ -173,7 +173,7 @@ def add_dots(typing_context, weights, n_rows, width, x, out):  # type: ignore[no
                 b.fadd(b.load(sums[u], typ=_FLOATS), b.load(sums[4 + u], typ=_FLOATS))
                 for u in range(4)
             ]
-            for row, total in zip(rows, _four_sums(b, *four), strict=True):
+            for row, total in zip(rows, _sums(b, four), strict=True):
                 with b.if_then(b.icmp_signed("<", row, n_rows)):
                     b.store(b.fadd(out.get(row), total), out.place(row))
         return context.get_dummy_value()

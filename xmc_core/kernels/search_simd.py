@@ -8,41 +8,21 @@ import platform
 from typing import Any
 
 import numpy as np
-from numba.core import codegen, config, types
+from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from xmc_core.kernels._compile import fast_kernel, inline_kernel, kernel
-from xmc_core.kernels.bits import lowest_bit
+from xmc_core.kernels._compile import fast_kernel, inline_kernel, kernel, target_features
+from xmc_core.kernels.bits import float_of_bits, lowest_bit
 from xmc_core.kernels.lanes import LANES, Masks
 from xmc_core.kernels.simd import HAVE_VECTOR_CODE
 from xmc_core.types import Floats, Pointers
-
-
-def target_features() -> set[str]:
-    """What numba compiles for: `f16c`, `avx512vbmi2`, ..."""
-    features = config.CPU_FEATURES  # type: ignore[attr-defined]
-    if features is None:
-        features = codegen.get_host_cpu_features()  # type: ignore[no-untyped-call]
-    return {f.removeprefix("+") for f in str(features).split(",") if f.startswith("+")}
-
 
 _FEATURES = target_features()
 CONVERTS_HALVES = "f16c" in _FEATURES or platform.machine() in ("aarch64", "arm64")
 EXPANDS = HAVE_VECTOR_CODE and {"avx512vbmi2", "avx512vl", "f16c"} <= _FEATURES
 """Whether packed weights are spread over their lanes by one instruction (AVX-512 VBMI2: Intel
 since Ice Lake, AMD since Zen 4); elsewhere they are added one by one."""
-
-
-@intrinsic
-def _float_of_bits(typing_context, bits):  # type: ignore[no-untyped-def]
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.bitcast(args[0], context.get_value_type(types.float32))
-
-    return types.float32(types.uint32), codegen
-
-
-float_of_bits: Any = _float_of_bits
 
 
 @inline_kernel

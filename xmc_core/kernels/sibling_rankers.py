@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmc_core.kernels._compile import kernel
-from xmc_core.kernels.bits import Words, lowest_bit, popcount
+from xmc_core.kernels.bits import Shorts, Words, lowest_bit, popcount
 from xmc_core.kernels.coordinate_descent import (
     LOGISTIC,
     SQUARED_HINGE,
@@ -14,12 +14,12 @@ from xmc_core.kernels.coordinate_descent import (
     descend_gram,
     dual_objective,
 )
-from xmc_core.kernels.dense_rows import DenseRows, near_copy, spread
+from xmc_core.kernels.dense_rows import DenseRows
 from xmc_core.kernels.gram import gram_matrix, prefers_gram
-from xmc_core.kernels.lanes import BIAS, LANES, LIVE, N_STATE, Masks, empty_lines
+from xmc_core.kernels.lanes import BIAS, HALF_A_BFLOAT, LANES, LIVE, N_STATE, Masks, empty_lines
 from xmc_core.kernels.local_rows import ONE, by_feature, gather_rows
 from xmc_core.kernels.selection import HIGH, LOW_BITS, largest_first
-from xmc_core.kernels.simd import above, dot, lane_axpy
+from xmc_core.kernels.simd import above, dot, lane_axpy, weight_of
 from xmc_core.types import Doubles, Flags, Floats, Indices, Pointers
 
 OBJECTIVE, EPOCHS, ROW_VISITS, NOT_CONVERGED, NO_ROWS = range(5)
@@ -180,8 +180,10 @@ def train_parent(
     W = empty_lines(n_shared)
     dense_W = empty_lines(n_dims if max_weights > 0 else 0)
     # A line more than a row is long: rows of 4,096 bytes would all fall on the same cache sets.
-    width = dense.halves.shape[1] if n_dims > 0 else 0
+    width = dense.values.shape[1] if n_dims > 0 else 0
     V = empty_lines(width + LANES).reshape(LANES, width + LANES)
+    high = empty_lines(width // 2 + LANES).view(np.uint16).reshape(LANES, width + 2 * LANES)
+    low = empty_lines(width // 2 + LANES).view(np.uint16).reshape(LANES, width + 2 * LANES)
     coefficient = empty_lines(n)
     beta = empty_lines(n)
     state = empty_lines(N_STATE)
@@ -189,7 +191,6 @@ def train_parent(
         method == AUTO and prefers_gram(n, pointer[n], last_child - first_child, n_dims)
     )
     use_gram = use_gram and loss != LOGISTIC
-    halves, places = near_copy(dense, own_rows)
     if use_gram:
         feature_pointer, feature_rows, feature_values = by_feature(pointer, ids, data, n_shared)
         gram = gram_matrix(
@@ -201,8 +202,8 @@ def train_parent(
             feature_rows,
             feature_values,
             width,
-            halves,
-            places,
+            dense.values,
+            own_rows,
             own,
             bias,
             W,
@@ -248,8 +249,8 @@ def train_parent(
             )
             n_visits = epochs * n
             primal_from_dual(
-                vector, feature_pointer, feature_rows, feature_values, width, halves, places, beta,
-                bias, W, V, state,
+                vector, feature_pointer, feature_rows, feature_values, width, dense.values,
+                own_rows, beta, bias, W, high, low, state,
             )  # fmt: skip
         else:
             epochs, n_visits = descend(
@@ -259,14 +260,15 @@ def train_parent(
                 ids,
                 data,
                 width,
-                halves,
-                places,
+                dense.values,
+                own_rows,
                 own,
                 square,
                 coefficient,
                 beta,
                 W,
-                V,
+                high,
+                low,
                 state,
                 bias,
                 tol,
@@ -274,6 +276,7 @@ def train_parent(
                 n_lanes,
                 tile_seed,
             )
+        widen(high, low, width, V)
         for d in range(len(dense_W)):
             for lane in range(LANES):
                 dense_W[d, lane] = V[lane, d]
@@ -402,12 +405,13 @@ def primal_from_dual(
     feature_rows: Indices,
     feature_values: Floats,
     width: int,  # of the dense part
-    halves: NDArray[np.uint16],
-    places: Indices,
+    dense: Shorts,
+    rows: Indices,
     beta: Floats,
     bias: np.float32,
     W: Floats,
-    V: Floats,
+    high: Shorts,
+    low: Shorts,
     state: Floats,
 ) -> None:
     # By feature, as beta fits the nearest cache and W does not.
@@ -418,18 +422,26 @@ def primal_from_dual(
     for i in range(len(beta)):
         for lane in range(LANES):
             state[BIAS, lane] += bias * beta[i, lane]
-    V[:] = 0.0
+    high[:] = 0
+    low[:] = HALF_A_BFLOAT
     if width == 0:
         return
-    x = empty_lines(width // LANES).reshape(-1)
     for i in range(len(beta)):
         used = np.uint64(above(vector, beta, i, SMALLEST))
-        if used != 0:
-            spread(vector, halves, places[i], width, x)
         while used != 0:
             lane = lowest_bit(used)
-            lane_axpy(vector, V, lane, x, beta[i, lane], width)
+            place = np.int64(rows[i])
+            lane_axpy(vector, high, low, lane, dense, place, beta[i, lane], width)
             used = used & (used - ONE)
+
+
+@kernel
+def widen(high: Shorts, low: Shorts, width: int, V: Floats) -> None:
+    # The weights of which these are the halves; zeros behind `width`.
+    V[:] = 0.0
+    for lane in range(LANES):
+        for d in range(width):
+            V[lane, d] = weight_of(high[lane, d], low[lane, d])
 
 
 @kernel

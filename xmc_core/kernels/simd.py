@@ -13,12 +13,14 @@ import numpy as np
 from llvmlite import ir
 
 from xmc_core.kernels._compile import fast_kernel, inline_kernel
+from xmc_core.kernels.bits import Shorts, bits_of_float, float_of_bits
 from xmc_core.kernels.lanes import (
     BIAS,
     DELTA,
     DENSE,
     GRADIENT_MAX,
     GRADIENT_MIN,
+    HALF_A_BFLOAT,
     LANES,
     LIVE,
     MARGIN,
@@ -126,6 +128,7 @@ def plain_step(
     own: np.float32,  # x·x over the features that no other row has: their weight is beta * x
     bias: np.float32,
     lanes: int,  # bit mask of those to look at
+    still: np.float32,  # a lane whose projected gradient is no larger stays as it is
 ) -> int:  # bits 0 .. 15: lanes that moved; 16 .. 31: those looked at whose beta is not 0
     # G = y w·x - 1 + D alpha, alpha <- clip(alpha - G / (x·x + D), 0, U): eq. (12)-(13) of Hsieh
     # et al., "A Dual Coordinate Descent Method for Large-scale Linear SVM", ICML 2008. Squared
@@ -155,7 +158,9 @@ def plain_step(
         state[GRADIENT_MAX, lane] = max(state[GRADIENT_MAX, lane], projected)
         state[GRADIENT_MIN, lane] = min(state[GRADIENT_MIN, lane], projected)
 
-        new = max(alpha - gradient / curvature, np.float32(0.0))
+        new = alpha
+        if abs(projected) > still:
+            new = max(alpha - gradient / curvature, np.float32(0.0))
         if hinge:
             new = min(new, size)
         delta = (new - alpha) * y
@@ -179,8 +184,9 @@ def plain_squared_hinge_step(
     own: np.float32,
     bias: np.float32,
     lanes: int,
+    still: np.float32,
 ) -> int:
-    return plain_step(False, state, coefficient, beta, row, square, own, bias, lanes)
+    return plain_step(False, state, coefficient, beta, row, square, own, bias, lanes, still)
 
 
 @fast_kernel
@@ -193,41 +199,54 @@ def plain_hinge_step(
     own: np.float32,
     bias: np.float32,
     lanes: int,
+    still: np.float32,
 ) -> int:
-    return plain_step(True, state, coefficient, beta, row, square, own, bias, lanes)
+    return plain_step(True, state, coefficient, beta, row, square, own, bias, lanes, still)
+
+
+@inline_kernel
+def upper(half: np.uint16) -> np.float32:
+    """The float32 whose upper half is a bfloat16."""
+    value: np.float32 = float_of_bits(np.uint32(half) << np.uint32(16))
+    return value
+
+
+@inline_kernel
+def weight_of(high: np.uint16, low: np.uint16) -> np.float32:
+    """A weight of a dense column from the halves of its bits, see HALF_A_BFLOAT."""
+    bits = (np.uint32(high) << np.uint32(16)) + np.uint32(low) - np.uint32(HALF_A_BFLOAT)
+    value: np.float32 = float_of_bits(np.uint32(bits))
+    return value
 
 
 @fast_kernel
 def plain_lane_dots(
-    V: Floats,  # (16, more than n_dims) one row a lane
-    x: Floats,  # (n_dims,)
+    high: Shorts,  # (16, more than n_dims) upper halves of weights, one row a lane
     lanes: Indices,  # n_lanes of them, a multiple of 4; one may come twice
     n_lanes: int,
+    dense: Shorts,  # rows of n_dims bfloat16
+    place: int,  # which of them
     n_dims: int,  # a multiple of 64
-    out: Floats,  # (any, 16): out[row, lane] = V[lane] . x for the lanes named
+    out: Floats,  # (any, 16): out[row, lane] = high[lane] . dense[place] for the lanes named
     row: int,
 ) -> None:
     for k in range(n_lanes):
         total = np.float32(0.0)
         for j in range(n_dims):
-            total += V[lanes[k], j] * x[j]
+            total += upper(high[lanes[k], j]) * upper(dense[place, j])
         out[row, lanes[k]] = total
 
 
 @fast_kernel
-def plain_lane_dot(V: Floats, x: Floats, lane: int, n_dims: int, out: Floats, row: int) -> None:
-    # out[row, lane] = V[lane] . x
-    total = np.float32(0.0)
+def plain_lane_axpy(
+    high: Shorts, low: Shorts, lane: int, dense: Shorts, place: int, change: np.float32, n_dims: int
+) -> None:
+    # The lane's weights += change * dense[place]; see `weight_of` for the form that they have.
     for j in range(n_dims):
-        total += V[lane, j] * x[j]
-    out[row, lane] = total
-
-
-@fast_kernel
-def plain_lane_axpy(V: Floats, lane: int, x: Floats, change: np.float32, n_dims: int) -> None:
-    # V[lane] += change * x
-    for j in range(n_dims):
-        V[lane, j] += change * x[j]
+        weight = weight_of(high[lane, j], low[lane, j]) + change * upper(dense[place, j])
+        bits = bits_of_float(np.float32(weight)) + np.uint32(HALF_A_BFLOAT)
+        high[lane, j] = bits >> np.uint32(16)
+        low[lane, j] = bits & np.uint32(0xFFFF)
 
 
 @fast_kernel
@@ -253,8 +272,9 @@ vector_squares: Any = plain_squares
 vector_weighted_squares: Any = plain_weighted_squares
 vector_squared_hinge_step: Any = plain_squared_hinge_step
 vector_hinge_step: Any = plain_hinge_step
-vector_lane_dots: Any = plain_lane_dots
-vector_lane_dot: Any = plain_lane_dot
+vector_lane_dot: Any = plain_lane_dots
+vector_four_lane_dots: Any = plain_lane_dots
+vector_eight_lane_dots: Any = plain_lane_dots
 vector_lane_axpy: Any = plain_lane_axpy
 vector_four_by_four: Any = plain_four_by_four
 if HAVE_VECTOR_CODE:
@@ -270,8 +290,9 @@ if HAVE_VECTOR_CODE:
     vector_weighted_squares = vector_ir.weighted_squares
     vector_squared_hinge_step = vector_ir.make_step(hinge=False)
     vector_hinge_step = vector_ir.make_step(hinge=True)
-    vector_lane_dots = vector_ir.lane_dots
-    vector_lane_dot = vector_ir.lane_dot
+    vector_lane_dot = vector_ir.make_lane_dots(1)
+    vector_four_lane_dots = vector_ir.make_lane_dots(4)
+    vector_eight_lane_dots = vector_ir.make_lane_dots(8)
     vector_lane_axpy = vector_ir.lane_axpy
     vector_four_by_four = vector_ir.four_by_four
 
@@ -366,14 +387,17 @@ def step(
     own: np.float32,
     bias: np.float32,
     lanes: int,
+    still: np.float32,
 ) -> int:
     if not vector:
-        return plain_step(hinge, state, coefficient, beta, row, square, own, bias, lanes)
+        return plain_step(hinge, state, coefficient, beta, row, square, own, bias, lanes, still)
     moved: int
     if hinge:
-        moved = vector_hinge_step(state, coefficient, beta, row, square, own, bias, lanes)
+        moved = vector_hinge_step(state, coefficient, beta, row, square, own, bias, lanes, still)
     else:
-        moved = vector_squared_hinge_step(state, coefficient, beta, row, square, own, bias, lanes)
+        moved = vector_squared_hinge_step(
+            state, coefficient, beta, row, square, own, bias, lanes, still
+        )
     return moved
 
 
@@ -398,38 +422,40 @@ def weighted_squares(
 @inline_kernel
 def lane_dots(
     vector: bool,
-    V: Floats,
-    x: Floats,
+    high: Shorts,
     lanes: Indices,
     n_lanes: int,
+    dense: Shorts,
+    place: int,
     n_dims: int,
     out: Floats,
     row: int,
 ) -> None:
-    if vector:
-        vector_lane_dots(V, x, lanes, n_lanes, n_dims, out, row)
+    if not vector:
+        plain_lane_dots(high, lanes, n_lanes, dense, place, n_dims, out, row)
+    elif n_lanes == 1:
+        vector_lane_dot(high, lanes, n_lanes, dense, place, n_dims, out, row)
+    elif n_lanes % 8 == 0:
+        vector_eight_lane_dots(high, lanes, n_lanes, dense, place, n_dims, out, row)
     else:
-        plain_lane_dots(V, x, lanes, n_lanes, n_dims, out, row)
-
-
-@inline_kernel
-def lane_dot(
-    vector: bool, V: Floats, x: Floats, lane: int, n_dims: int, out: Floats, row: int
-) -> None:
-    if vector:
-        vector_lane_dot(V, x, lane, n_dims, out, row)
-    else:
-        plain_lane_dot(V, x, lane, n_dims, out, row)
+        vector_four_lane_dots(high, lanes, n_lanes, dense, place, n_dims, out, row)
 
 
 @inline_kernel
 def lane_axpy(
-    vector: bool, V: Floats, lane: int, x: Floats, change: np.float32, n_dims: int
+    vector: bool,
+    high: Shorts,
+    low: Shorts,
+    lane: int,
+    dense: Shorts,
+    place: int,
+    change: np.float32,
+    n_dims: int,
 ) -> None:
     if vector:
-        vector_lane_axpy(V, lane, x, change, n_dims)
+        vector_lane_axpy(high, low, lane, dense, place, change, n_dims)
     else:
-        plain_lane_axpy(V, lane, x, change, n_dims)
+        plain_lane_axpy(high, low, lane, dense, place, change, n_dims)
 
 
 @inline_kernel
