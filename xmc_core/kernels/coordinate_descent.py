@@ -167,7 +167,7 @@ def descend(
             if width > 0:
                 if not is_full:
                     count = list_lanes(looked_at, lanes)
-                place = np.int64(rows[i])
+                place = int(rows[i])
                 lane_dots(vector, high, lanes, count, dense, place, width, state, DENSE)
             dot(vector, W, ids, data, pointer[i], pointer[i + 1], state, MARGIN)
             q = square[i] + bias * bias

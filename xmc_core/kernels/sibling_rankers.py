@@ -430,7 +430,7 @@ def primal_from_dual(
         used = np.uint64(above(vector, beta, i, SMALLEST))
         while used != 0:
             lane = lowest_bit(used)
-            place = np.int64(rows[i])
+            place = int(rows[i])
             lane_axpy(vector, high, low, lane, dense, place, beta[i, lane], width)
             used = used & (used - ONE)
 
