@@ -38,7 +38,7 @@ from pathlib import Path
 
 from xmc_core.config import TfidfConfig, config_from_mapping
 from xmc_core.features.blocks import Rows, Stack, side_by_side, stack
-from xmc_core.features.memory import Memory
+from xmc_core.features.memory import Memory, Spare
 from xmc_core.features.terms import TERM_ARRAYS, TermBlock
 from xmc_core.features.tokens import GramBatch, find_grams, read_texts, text_batches
 from xmc_core.features.vocabulary import Vocabulary
@@ -78,15 +78,15 @@ class TfidfVectorizer:
         Raises DataError if a text is not a string.
         """
 
-        free: list[Memory] = []
+        spare = Spare(Memory)
 
         def transform_batch(texts: list[str]) -> Rows:
-            memory = free.pop() if free else Memory()
+            memory = spare.take()
             batch = read_texts(texts, self.config, memory)
             rows = self._joined(
                 [block.rows(find_grams(batch, block.config, memory)) for block in self.blocks]
             )
-            free.append(memory)
+            spare.give_back(memory)
             return rows
 
         rows: list[Rows] = []
@@ -153,11 +153,11 @@ def fit_tfidf(
     ]
 
     Job = tuple[list[Memory], list[GramBatch]]
-    free: list[list[Memory]] = []
+    spare = Spare(lambda: [Memory() for _ in vocabularies])
     learned: list[list[tuple[Pointers, Indices]]] = []
 
     def read_batch(texts: list[str]) -> Job:
-        memories = free.pop() if free else [Memory() for _ in vocabularies]
+        memories = spare.take()
         batch = read_texts(texts, config, memories[0])
         return memories, [
             find_grams(batch, block, memory, with_places=True)
@@ -169,7 +169,7 @@ def fit_tfidf(
         learned.append(
             [(g.documents, v.learn(g)) for v, g in zip(vocabularies, grams, strict=True)]
         )
-        free.append(memories)
+        spare.give_back(memories)
 
     feed_threads(read_batch, text_batches(texts), n_threads, learn_batch)
     blocks, features = zip(*[vocabulary.select() for vocabulary in vocabularies], strict=True)
