@@ -75,6 +75,14 @@ def counted(orchard: Path) -> dict[int, tuple[list[int], list[int]]]:
     }
 
 
+def names_in(project: Path, leaf: int) -> list[str]:
+    """The labels of a leaf in the order of their names."""
+    inputs = Inputs(ProjectPaths(project / "data", "here"))
+    return sorted(
+        inputs.dataset.label_names[label] for label in inputs.disentangled_tree.leaf_labels(leaf)
+    )
+
+
 def test_both_meanings_of_a_label_are_shown_with_their_documents(
     show: Command, orchard: Path, counted: dict[int, tuple[list[int], list[int]]]
 ):
@@ -97,7 +105,10 @@ def test_both_meanings_of_a_label_are_shown_with_their_documents(
         assert (len(reached), len(alone)) == (16, 16)
         theme = "screen" if "screen" in shown[0] else "orchard"
         assert theme in next(line for line in part.splitlines() if line.startswith("leaf "))
-        assert ("with laptops; phones;" if theme == "screen" else "with cider; jam;") in part
+        others = [name for name in names_in(orchard, leaf) if name != "apple"]
+        listed, rest = others[:6], len(others) - 6
+        assert f"  with {'; '.join(listed)}{f'; {rest} more' if rest > 0 else ''}" in part
+        assert {"screen": "laptops", "orchard": "cider"}[theme] in others
     assert len(clusters) == 2
     reached = {row for rows, _ in counted.values() for row in rows}
     assert f"{32 - len(reached)} of 32 training documents" in end
