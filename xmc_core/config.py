@@ -386,8 +386,8 @@ class EncoderConfig:
     """mean over the tokens, first (the [CLS] token), or pooler: the model's own pooling layer."""
 
     precision: str = "auto"
-    """auto: bf16 where the hardware computes in it (GPUs since 2020, CPUs with AMX), else fp32; or
-    fp32, bf16."""
+    """auto: bf16 where the hardware computes in it (GPUs since 2020, CPUs with AMX or AVX-512
+    BF16), else fp32; or fp32, bf16."""
 
     loss: str = "squared_hinge"
     """squared_hinge, hinge, or bce (binary cross-entropy)."""

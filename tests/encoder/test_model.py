@@ -76,10 +76,16 @@ def test_bf16_is_near_fp32(encoder, config, tiny_folder):
 
 
 @pytest.mark.parametrize(
-    ("amx", "chosen"), [({"amx_bf16": True}, torch.bfloat16), ({}, torch.float32)]
+    ("units", "chosen"),
+    [
+        ({"amx_bf16": True, "avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": False, "avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": False, "avx512_bf16": False}, torch.float32),
+        ({}, torch.float32),
+    ],
 )
-def test_precision_on_cpu_is_bf16_where_it_computes_in_it(monkeypatch, amx, chosen):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: amx, raising=False)
+def test_precision_on_cpu_is_bf16_where_it_computes_in_it(monkeypatch, units, chosen):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units, raising=False)
     cpu = torch.device("cpu")
     kinds = {name: resolve_dtype(name, cpu) for name in ("auto", "fp32", "bf16")}
     assert kinds == {"auto": chosen, "fp32": torch.float32, "bf16": torch.bfloat16}
