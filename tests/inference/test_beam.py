@@ -13,6 +13,7 @@ from xmc_core.config import RankersConfig
 from xmc_core.errors import ConfigError, ShapeError
 from xmc_core.inference import beam as module
 from xmc_core.inference.beam import Searcher, allowed_nodes
+from xmc_core.kernels.chunks import BITMAP
 from xmc_core.rankers.train import train_level
 
 N, D = 90, 150
@@ -132,6 +133,22 @@ def test_a_margin_may_count_the_path_above_it(X, levels, slot_labels, first, wit
 def test_a_path_of_bare_margins_has_no_logarithm(levels):
     with pytest.raises(ConfigError, match=r"inference.path_weight needs factors at the levels"):
         searcher(levels, post_processor=("none",) * 3, path_weight=0.1)
+
+
+@pytest.mark.parametrize("form", [BITMAP, 2, 0])
+@pytest.mark.parametrize("vector", [False, True])
+def test_bits_do_not_depend_on_how_features_are_found(X, levels, monkeypatch, form, vector):
+    """In a bitmap, in buckets of four hashed features, in buckets of one."""
+
+    def planned(n_rows, bits):
+        return np.full(len(n_rows), form, np.uint8), np.uint8
+
+    wanted = search(X, levels, vector=vector)
+    monkeypatch.setattr("xmc_core.rankers.weights.plan_buckets", planned)
+    parts = [(*level.to_dense(), level.pointer) for level in levels]
+    found = search(X, [chunked(W, b, pointer) for W, b, pointer in parts], vector=vector)
+    assert_array_equal(found.labels, wanted.labels)
+    assert_array_equal(found.scores, wanted.scores)
 
 
 def test_rows_get_the_same_bits_alone_and_in_any_company(X, levels, slot_labels):

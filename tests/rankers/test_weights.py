@@ -7,6 +7,7 @@ from scipy.sparse import csr_array, random_array
 
 from xmc_core.config import RankersConfig
 from xmc_core.errors import ShapeError
+from xmc_core.kernels.chunks import BITMAP
 from xmc_core.rankers.train import train_level
 from xmc_core.rankers.weights import (
     HALF,
@@ -152,6 +153,27 @@ def test_remainders_take_a_byte_where_that_is_smaller():
     for rows in (few, many):
         shifts, kind = plan_buckets(rows, 20)
         assert np.all(shifts <= 8 * np.dtype(kind).itemsize)
+
+
+def test_chunks_with_a_row_for_one_hashed_feature_in_seven_have_a_bitmap():
+    shifts, _ = plan_buckets(np.array([10, 60, 80, 512]), 9)
+    assert_array_equal(shifts == BITMAP, [False, False, True, True])
+
+
+@pytest.mark.parametrize("widest", [16, 300])
+@pytest.mark.parametrize("n_features", [1, 20, 32, 33, 5_000])
+def test_full_and_sparse_chunks_lie_side_by_side(n_features, widest):
+    rng = np.random.default_rng(10)
+    pointer = np.array([0, widest, widest + 2, 2 * widest + 2])
+    W = rng.normal(size=(pointer[-1], n_features)).astype(np.float32)
+    W[pointer[1] : pointer[2], n_features // 50 :] = 0
+    W[:, rng.random(n_features) < 0.1] = 0
+    weights = chunked(W, np.zeros(pointer[-1], np.float32), pointer, n_threads=2)
+    if n_features == 5_000:
+        assert len(set(weights.shifts == BITMAP)) == 2
+    assert_array_equal(weights.to_dense()[0], W)
+    again = ChunkedWeights.from_arrays(weights.arrays(), n_features)
+    assert_array_equal(again.features(), weights.features())
 
 
 def test_places_take_the_fewest_bytes_that_do():

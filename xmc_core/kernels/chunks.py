@@ -9,8 +9,14 @@ A chunk's features are found by quotienting (Cleary, "Compact Hash Tables Using 
 Linear Probing", IEEE Trans. Computers 1984): a feature is multiplied modulo a power of two; the
 upper bits of the result name one of the chunk's buckets, the lower bits are what is stored, in one
 byte mostly. A bucket holds 4 to 8 features and is compared in one instruction. That takes a third
-of a list of features and a tenth of a bitmap where chunks are sparse, so that it stays in the
-nearest cache, and needs nothing to be built at loading.
+of a list of features and a tenth of a bitmap where chunks are sparse, and needs nothing to be built
+at loading. Where a chunk has one hashed feature in seven or more, as on the upper levels, a bitmap
+is smaller, and read once: for each 32 hashed features how many rows come before theirs, and which
+of the 32 there are (`BITMAP`).
+
+What a large model costs is misses of the caches, a line of a chunk for nearly every feature of the
+row. So each step (bucket, remainders, pointer to the weights, weights) goes over all features of
+the row before the next one does, and asks for the lines that the next one reads.
 
 Weights of dense columns lie child by child, and so do the row's values.
 """
@@ -21,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmc_core.kernels._compile import kernel
-from xmc_core.kernels.bits import lowest_bit
+from xmc_core.kernels.bits import lowest_bit, popcount
 from xmc_core.kernels.lanes import LANES
 from xmc_core.kernels.prefetch import prefetch
 from xmc_core.kernels.search_simd import add_dots, expand_dot, find, weight
@@ -38,18 +44,21 @@ from xmc_core.types import Bytes, Floats, Indices, Pointers
 FIELDS = (
     "parents", "widest", "form", "single", "wide_remainders", "base_bits", "exponent",
     "post_processor", "pointer", "biases", "parent_chunks", "chunk_pointer", "bucket_pointer",
-    "shifts", "starts", "remainders", "row_base", "row_pointer", "places", "values", "allowed",
-    "first_dense", "n_dims", "width", "dense",
+    "remainder_pointer", "shifts", "starts", "remainders", "row_base", "row_pointer", "places",
+    "values", "allowed", "first_dense", "n_dims", "width", "dense",
 )  # fmt: skip
 """Columns of the table of levels: numbers, then the addresses of arrays (ChunkedWeights says what
 they hold; `allowed` is 0 where every node is)."""
 (
     PARENTS, WIDEST, FORM, SINGLE, WIDE_REMAINDERS, BASE_BITS, EXPONENT, POST_PROCESSOR, POINTER,
-    BIASES, PARENT_CHUNKS, CHUNK_POINTER, BUCKET_POINTER, SHIFTS, STARTS, REMAINDERS, ROW_BASE,
-    ROW_POINTER, PLACES, VALUES, ALLOWED, FIRST_DENSE, N_DIMS, WIDTH, DENSE,
+    BIASES, PARENT_CHUNKS, CHUNK_POINTER, BUCKET_POINTER, REMAINDER_POINTER, SHIFTS, STARTS,
+    REMAINDERS, ROW_BASE, ROW_POINTER, PLACES, VALUES, ALLOWED, FIRST_DENSE, N_DIMS, WIDTH, DENSE,
 ) = range(len(FIELDS))  # fmt: skip
 
 MASKS, BYTES, SHORTS, INTS = range(4)
+
+BITMAP = 255
+"""The shift of a chunk that has a bitmap instead of buckets."""
 
 I64: Any = np.int64
 U64: Any = np.uint64
@@ -190,14 +199,22 @@ def add_chunk(
     if chunk_pointer[chunk + U64(1)] > first:
         starts = uint32_at(level[STARTS] + 4 * int64_at(level[BUCKET_POINTER])[chunk])
         shift = I64(uint8_at(level[SHIFTS])[chunk])
-        if level[WIDE_REMAINDERS]:
-            remainders = uint16_at(level[REMAINDERS] + 2 * first)
+        place = int64_at(level[REMAINDER_POINTER])[chunk]
+        width = 2 if level[FORM] == MASKS else 1
+        pointers = uint8_at(level[ROW_POINTER] + (first << width))
+        if shift == BITMAP:
+            n_hits = find_bits(n_features, hashed, values, starts, pointers, width, scratch)
+        elif level[WIDE_REMAINDERS]:
+            remainders = uint16_at(level[REMAINDERS] + 2 * place)
             n_hits = find_rows(
-                vector, n_features, hashed, values, starts, shift, remainders, scratch
-            )
+                vector, n_features, hashed, values, starts, shift, remainders, pointers, width,
+                scratch,
+            )  # fmt: skip
         else:
-            bytes_ = uint8_at(level[REMAINDERS] + first)
-            n_hits = find_rows(vector, n_features, hashed, values, starts, shift, bytes_, scratch)
+            bytes_ = uint8_at(level[REMAINDERS] + place)
+            n_hits = find_rows(
+                vector, n_features, hashed, values, starts, shift, bytes_, pointers, width, scratch,
+            )  # fmt: skip
 
     if level[SINGLE]:
         weights = float32_at(level[VALUES])
@@ -216,28 +233,67 @@ def find_rows(
     starts: NDArray[np.uint32],  # of the chunk
     shift: int,
     remainders: NDArray[Any],  # of the chunk
+    pointers: Bytes,  # of the chunk's rows to their weights
+    pointer_shift: int,  # 1 << so many bytes each
     scratch: Scratch,
 ) -> int:
-    # Chunk rows that the row's features hit. Written first, counted after: no branch to guess.
+    # Chunk rows that the row's features hit: first where their buckets are, then what is in them.
     hashed, values = int32_at(hashed_address), float32_at(values_address)
     rows, row_values = int32_at(scratch.rows), float32_at(scratch.values)
+    begins, ends = int64_at(scratch.starts), int64_at(scratch.ends)
+    for j in range(U64(n_features)):
+        bucket = U64(I64(hashed[j]) >> shift)
+        begins[j] = I64(starts[bucket])
+        ends[j] = I64(starts[bucket + U64(1)])
+        prefetch(remainders, begins[j])
+
     n = U64(0)
     keep = (1 << shift) - 1
     for j in range(U64(n_features)):
-        h = I64(hashed[j])
-        bucket = U64(h >> shift)
-        row = I64(starts[bucket])
-        size = I64(starts[bucket + U64(1)]) - row
-        found = find(vector, remainders, row, h & keep) & ((1 << min(size, I64(LANES))) - 1)
+        h = I64(hashed[j]) & keep
+        row = begins[j]
+        size = ends[j] - row
+        found = find(vector, remainders, row, h) & ((1 << min(size, I64(LANES))) - 1)
         if size > LANES and found == 0:  # one bucket in some hundred
             last = row + size
             while found == 0 and row + LANES < last:
                 row += LANES
-                found = find(vector, remainders, row, h & keep)
+                found = find(vector, remainders, row, h)
                 found &= (1 << min(last - row, I64(LANES))) - 1
-        rows[n] = row + lowest_bit(U64(found | 1 << LANES))
+        # Written first, counted after: no branch to guess.
+        row += lowest_bit(U64(found | 1 << LANES))
+        prefetch(pointers, (row << pointer_shift) * I64(found != 0))  # no line for a miss
+        rows[n] = row
         row_values[n] = values[j]
         n += U64(found != 0)
+    n_hits: int = I64(n)
+    return n_hits
+
+
+@kernel
+def find_bits(
+    n_features: int,
+    hashed_address: int,
+    values_address: int,
+    bitmap: NDArray[np.uint32],  # of the chunk: rows before 32 hashed features; which there are
+    pointers: Bytes,
+    pointer_shift: int,
+    scratch: Scratch,
+) -> int:
+    # As find_rows, in a chunk with a bitmap.
+    hashed, values = int32_at(hashed_address), float32_at(values_address)
+    rows, row_values = int32_at(scratch.rows), float32_at(scratch.values)
+    n = U64(0)
+    for j in range(U64(n_features)):
+        h = I64(hashed[j])
+        word = U64(h >> 5 << 1)
+        bits, bit = I64(bitmap[word + U64(1)]), h & 31
+        there = (bits >> bit) & 1
+        row = I64(bitmap[word]) + popcount(U64(bits & ((1 << bit) - 1)))
+        prefetch(pointers, (row << pointer_shift) * there)
+        rows[n] = row
+        row_values[n] = values[j]
+        n += U64(there)
     n_hits: int = I64(n)
     return n_hits
 
@@ -269,10 +325,13 @@ def add_hits(
         expand_dot(vector, weights, starts, masks, values, n_hits, margins)
         return
     ends, row_pointer = int64_at(scratch.ends), uint16_at(level[ROW_POINTER])
+    places = uint8_at(level[PLACES])
+    place_shift = level[FORM] - BYTES  # 1 << so many bytes each
     for h in range(n):
         row = first + rows[h]
         starts[h] = row_base[U64(row >> base_bits)] + I64(row_pointer[U64(row)])
         prefetch(weights, starts[h])
+        prefetch(places, starts[h] << place_shift)
         row += 1
         ends[h] = row_base[U64(row >> base_bits)] + I64(row_pointer[U64(row)])
     if level[FORM] == BYTES:

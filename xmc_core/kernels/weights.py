@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from xmc_core.kernels._compile import kernel
 from xmc_core.kernels.bits import Words, lowest_bit, popcount
+from xmc_core.kernels.chunks import BITMAP
 from xmc_core.kernels.lanes import LANES, Masks
 from xmc_core.types import Bytes, Indices, Pointers
 
@@ -53,9 +54,10 @@ def fill_rows(
     bits: int,
     chunk_pointer: Pointers,  # (chunks + 1,) rows of each chunk
     bucket_pointer: Pointers,
+    remainder_pointer: Pointers,
     shifts: Bytes,
     starts: NDArray[np.uint32],  # zeros; out
-    remainders: NDArray[Any],  # (rows + 16,) out; uint8 or uint16
+    remainders: NDArray[Any],  # (rows in buckets + 16,) out; uint8 or uint16
     tile_rows: Indices,  # (entries of `features`,) out: which row of the chunk each became
     sizes: Indices,  # (rows,) zeros; out: weights of each row
 ) -> None:
@@ -64,8 +66,15 @@ def fill_rows(
         begin, end = tile_pointer[chunk_tiles[chunk]], tile_pointer[chunk_tiles[chunk + 1]]
         first = chunk_pointer[chunk]
         buckets, n_buckets = bucket_pointer[chunk], bucket_pointer[chunk + 1]
-        n_buckets -= buckets + 1
         shift = np.int64(shifts[chunk])
+        if shift == BITMAP:
+            fill_bitmap(
+                features[begin:end], masks[begin:end], multiplier, modulo,
+                starts[buckets:n_buckets], tile_rows[begin:end], sizes[first:],
+            )  # fmt: skip
+            continue
+        n_buckets -= buckets + 1
+        place = remainder_pointer[chunk]
         for k in range(begin, end):
             if feature_map[features[k]] == 0:
                 feature_map[features[k]] = 1
@@ -83,13 +92,39 @@ def fill_rows(
                 hashed = (features[k] * multiplier) & modulo
                 row = np.int64(following[hashed >> shift])
                 following[hashed >> shift] += np.uint32(1)
-                remainders[first + row] = hashed & ((1 << shift) - 1)
+                remainders[place + row] = hashed & ((1 << shift) - 1)
                 feature_map[features[k]] = row + 1
             row = feature_map[features[k]] - 1
             tile_rows[k] = row
             sizes[first + row] += popcount(np.uint64(masks[k]))
         for k in range(begin, end):
             feature_map[features[k]] = 0
+
+
+@kernel
+def fill_bitmap(
+    features: Indices,  # of the chunk's tiles
+    masks: Masks,
+    multiplier: int,
+    modulo: int,  # to be kept of a product
+    bitmap: NDArray[np.uint32],  # zeros; out
+    tile_rows: Indices,  # out
+    sizes: Indices,  # zeros; out
+) -> None:
+    for k in range(len(features)):
+        hashed = (features[k] * multiplier) & modulo
+        bitmap[2 * (hashed >> 5) + 1] |= np.uint32(1 << (hashed & 31))
+    row = 0
+    for word in range(0, len(bitmap), 2):
+        bitmap[word] = row
+        row += popcount(np.uint64(bitmap[word + 1]))
+    for k in range(len(features)):
+        hashed = (features[k] * multiplier) & modulo
+        word = 2 * (hashed >> 5)
+        below = np.uint64(bitmap[word + 1]) & np.uint64((1 << (hashed & 31)) - 1)
+        row = np.int64(bitmap[word]) + popcount(below)
+        tile_rows[k] = row
+        sizes[row] += popcount(np.uint64(masks[k]))
 
 
 @kernel

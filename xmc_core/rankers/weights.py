@@ -30,6 +30,7 @@ _ARRAYS = (
     "biases",
     "chunk_pointer",
     "bucket_pointer",
+    "remainder_pointer",
     "shifts",
     "starts",
     "remainders",
@@ -67,15 +68,20 @@ class ChunkedWeights:
     bucket_pointer: Pointers
     """(chunks + 1,) into `starts`."""
 
+    remainder_pointer: Pointers
+    """(chunks + 1,) into `remainders`: as `chunk_pointer`, but chunks with a bitmap have none."""
+
     shifts: Bytes
-    """(chunks,) bits of a hashed feature that are the remainder; those above name the bucket."""
+    """(chunks,) bits of a hashed feature that are the remainder; those above name the bucket.
+    chunks.BITMAP: there are no buckets."""
 
     starts: NDArray[np.uint32]
-    """(buckets + chunks,) rows of bucket b of chunk c, counted from the chunk's first, begin at
-    starts[bucket_pointer[c] + b]."""
+    """Rows of bucket b of chunk c, counted from the chunk's first, begin at
+    starts[bucket_pointer[c] + b]; one more says where the last bucket ends. Of a bitmap: for each
+    32 hashed features how many rows come before theirs, and the bits of those that have one."""
 
     remainders: NDArray[Any]
-    """(rows + 16,) uint8 or uint16; the last 16 are there to be read, not to be found."""
+    """(rows in buckets + 16,) uint8 or uint16; the last 16 are to be read, not to be found."""
 
     row_base: Pointers
     row_pointer: NDArray[Any]
@@ -205,8 +211,12 @@ class ChunkedWeights:
         for c in range(self.n_chunks):
             first, last = self.chunk_pointer[c : c + 2]
             starts = self.starts[self.bucket_pointer[c] : self.bucket_pointer[c + 1]]
-            bucket = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-            hashed = (bucket << int(self.shifts[c])) + self.remainders[first:last]
+            if self.shifts[c] == chunks.BITMAP:
+                hashed = np.flatnonzero((starts[1::2, None] >> np.arange(32)) & 1)
+            else:
+                bucket = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+                own = slice(*self.remainder_pointer[c : c + 2])
+                hashed = (bucket << int(self.shifts[c])) + self.remainders[own]
             features[first:last] = (hashed * back) & (2**bits - 1)
         return features
 
@@ -223,14 +233,16 @@ class ChunkedWeights:
         width = weights.chunk_width
         as_masks = _form(width) == chunks.MASKS
         bits = hashing(n_features)[1]
-        buckets = np.diff(weights.bucket_pointer) - 1
+        sizes = np.diff(weights.chunk_pointer)
+        in_buckets = weights.shifts != chunks.BITMAP
         fits = (
             len(weights.biases) == weights.n_children
             and len(weights.chunk_pointer) == len(weights.bucket_pointer) == n_chunks + 1
             and len(weights.shifts) == n_chunks
-            and bool(np.all(buckets << weights.shifts == 2**bits))
+            and np.array_equal(weights.bucket_pointer, _ends(starts_of(weights.shifts, bits)))
+            and np.array_equal(weights.remainder_pointer, _ends(sizes * in_buckets))
             and int(weights.bucket_pointer[-1]) == len(weights.starts)
-            and len(weights.remainders) == rows + LANES
+            and len(weights.remainders) == int(weights.remainder_pointer[-1]) + LANES
             and len(weights.row_pointer) == rows + 1
             and len(weights.row_base) == (rows >> base_bits(width)) + 1
             and int(weights.row_base[-1]) + int(weights.row_pointer[-1]) == len(weights.values)
@@ -315,8 +327,8 @@ class ChunkedWeights:
             dense[:, :n_dims] = tile_dense[child_lanes // LANES, child_lanes % LANES]
         return cls(
             n_features, pointer, tile_biases.reshape(-1)[child_lanes], rows.chunk_pointer,
-            rows.bucket_pointer, rows.shifts, rows.starts, rows.remainders, row_base, row_pointer,
-            places, values, np.array([exponent or 0], np.int32), dense,
+            rows.bucket_pointer, rows.remainder_pointer, rows.shifts, rows.starts, rows.remainders,
+            row_base, row_pointer, places, values, np.array([exponent or 0], np.int32), dense,
             np.array([n_features - n_dims, n_dims]),
         )  # fmt: skip
 
@@ -327,6 +339,7 @@ class _ChunkRows:
 
     chunk_pointer: Pointers
     bucket_pointer: Pointers
+    remainder_pointer: Pointers
     shifts: Bytes
     starts: NDArray[np.uint32]
     remainders: NDArray[Any]
@@ -357,25 +370,26 @@ def _place(
     map_threads(count, runs, n_threads)
     multiplier, bits = hashing(n_features)
     shifts, remainder_type = plan_buckets(n_rows, bits)
-    bucket_pointer = _ends((1 << (bits - shifts.astype(np.int64))) + 1)
+    bucket_pointer = _ends(starts_of(shifts, bits))
+    remainder_pointer = _ends(n_rows * (shifts != chunks.BITMAP))
     chunk_pointer = _ends(n_rows)
-    rows = int(chunk_pointer[-1])
     placed = _ChunkRows(
         chunk_pointer,
         bucket_pointer,
+        remainder_pointer,
         shifts,
         starts=np.zeros(int(bucket_pointer[-1]), np.uint32),
-        remainders=np.zeros(rows + LANES, remainder_type),
+        remainders=np.zeros(int(remainder_pointer[-1]) + LANES, remainder_type),
         of_tiles=np.empty(len(features), np.int32),
-        sizes=np.zeros(rows, np.int32),
+        sizes=np.zeros(int(chunk_pointer[-1]), np.int32),
     )
 
     def place(run: tuple[int, int]) -> None:
         with scratch.borrow() as (feature_map, _):
             fill_rows(
                 *run, chunk_tiles, tile_pointer, features, masks, feature_map, multiplier, bits,
-                chunk_pointer, bucket_pointer, shifts, placed.starts, placed.remainders,
-                placed.of_tiles, placed.sizes,
+                chunk_pointer, bucket_pointer, remainder_pointer, shifts, placed.starts,
+                placed.remainders, placed.of_tiles, placed.sizes,
             )  # fmt: skip
 
     map_threads(place, runs, n_threads)
@@ -390,17 +404,27 @@ def hashing(n_features: int) -> tuple[int, int]:
 
 def plan_buckets(n_rows: Pointers, bits: int) -> tuple[Bytes, type[np.integer[Any]]]:
     """Bits of the remainder in each chunk, and its type: 4 to 8 rows a bucket, more buckets where
-    remainders of one byte need them and that is smaller in all."""
+    remainders of one byte need them and that is smaller in all. Or BITMAP, where that is smaller
+    still: from one hashed feature in six to eight on."""
     wanted = np.ceil(np.log2(np.maximum(n_rows, 8) / 8)).astype(np.int64)
+    in_bitmap = 4 * starts_of(np.full(len(n_rows), chunks.BITMAP, np.uint8), bits)
     best: tuple[int, Bytes, type[np.integer[Any]]] | None = None
     for kind in (np.uint8, np.uint16):
         width = np.dtype(kind).itemsize
         bucket_bits = np.clip(wanted, max(0, bits - 8 * width), bits)
-        size = int(width * n_rows.sum() + 4 * (1 << bucket_bits).sum())
+        in_buckets = width * n_rows + 4 * ((1 << bucket_bits) + 1)
+        shifts = np.where(in_bitmap <= in_buckets, chunks.BITMAP, bits - bucket_bits)
+        size = int(np.minimum(in_bitmap, in_buckets).sum())
         if best is None or size < best[0]:
-            best = size, (bits - bucket_bits).astype(np.uint8), kind
+            best = size, shifts.astype(np.uint8), kind
     assert best is not None
     return best[1:]
+
+
+def starts_of(shifts: Bytes, bits: int) -> Pointers:
+    """Entries of `starts` in each chunk."""
+    in_buckets = (1 << np.maximum(bits - shifts.astype(np.int64), 0)) + 1
+    return np.where(shifts == chunks.BITMAP, 2 * (((1 << bits) + 31) // 32), in_buckets)
 
 
 def round_to_halves(pieces: list[Tiles]) -> int:
