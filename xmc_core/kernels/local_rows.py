@@ -31,13 +31,13 @@ def gather_rows(
     rows: Indices,  # (n,) the cluster's rows
     feature_map: Indices,  # (n_features,) zeros, and zeros again on return
     seen: Words,  # (n_features / 64, rounded up) zeros, and zeros again on return
-) -> tuple[Pointers, Indices, Floats, Floats, Floats, Indices, Indices, int, Indices, Floats]:
+) -> tuple[Pointers, Indices, Floats, Floats, Floats, Indices, int, Indices, Floats]:
     # Returns
     #   pointer, ids, data   CSR of the shared features, ids 0 .. n_shared - 1
     #   own                  (n,) sum of squares over the features that only this row has
     #   square               (n,) sum of squares of the whole row, its dense part included
-    #   features             (n_local,) features that occur, ascending
-    #   feature_ids          (n_local,) their local ids; id n_shared + s is the s-th single feature
+    #   features             (n_local,) the feature of each local id; id n_shared + s is the s-th
+    #                        single feature
     #   n_shared
     #   single_row, single_value   (n_local - n_shared,)
     n = len(rows)
@@ -71,18 +71,14 @@ def gather_rows(
     for c in range(n + 1):
         starts[c + 1] += starts[c]
     features = np.empty(n_local, np.int32)
-    feature_ids = np.empty(n_local, np.int32)
-    found = 0
     for w in range(len(seen)):
         word = seen[w]
         while word != 0:
             feature = (w << 6) + lowest_bit(word)
             place = n - feature_map[feature]
-            features[found] = feature
-            feature_ids[found] = starts[place]
+            features[starts[place]] = feature
             feature_map[feature] = starts[place]
             starts[place] += 1
-            found += 1
             word = word & (word - ONE)
         seen[w] = 0
 
@@ -126,7 +122,6 @@ def gather_rows(
         own,
         square,
         features,
-        feature_ids,
         n_shared,
         single_row,
         single_value,

@@ -28,7 +28,7 @@ def child_by_child(
     weights: NDArray[Any],  # float32, or halves as uint16
     lane_child: Indices,  # (tiles * 16,) child of each lane; -1: none
     pointer: Pointers,  # (children + 1,) out
-    child_features: Indices,  # (weights,) out, ascending within a child
+    child_features: Indices,  # (weights,) out
     child_weights: NDArray[Any],  # (weights,) out
 ) -> None:
     pointer[:] = 0

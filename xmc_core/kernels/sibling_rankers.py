@@ -71,7 +71,8 @@ def train_parents(
     seen: Words,
 ) -> tuple[Indices, Masks, Floats, Pointers, Pointers, Floats, Doubles, Floats]:
     # Returns, tile after tile,
-    #   features, masks  (kept features,) ascending within a tile; bit l: lane l has a weight
+    #   features, masks  (kept features,) the cluster's most frequent ones first within a tile; bit
+    #                    l: lane l has a weight
     #   weights          (bits set,)
     #   tile_features, tile_weights   how many of each the tile has
     #   biases           (tiles, 16) added to the margin
@@ -170,7 +171,6 @@ def train_parent(
         own,
         square,
         local_features,
-        feature_ids,
         n_shared,
         single_row,
         single_value,
@@ -305,7 +305,6 @@ def train_parent(
         weights, found_features, found_weights = keep_weights(
             vector,
             local_features,
-            feature_ids,
             n_shared,
             single_row,
             single_value,
@@ -448,7 +447,6 @@ def widen(high: Shorts, low: Shorts, width: int, V: Floats) -> None:
 def keep_weights(
     vector: bool,
     local_features: Indices,
-    feature_ids: Indices,
     n_shared: int,
     single_row: Indices,
     single_value: Floats,
@@ -474,8 +472,7 @@ def keep_weights(
     kept = np.empty(len(local_features) + len(dense_W), np.int32)
     n_features = 0
     n_kept = 0
-    for k in range(len(local_features)):
-        local = feature_ids[k]
+    for local in range(len(local_features)):
         if local < n_shared:
             mask = above(vector, W, local, smallest)
         else:
@@ -490,7 +487,7 @@ def keep_weights(
                     mask |= 1 << lane
                 rest = rest & (rest - ONE)
         if mask != 0:
-            features[n_features] = local_features[k]
+            features[n_features] = local_features[local]
             masks[n_features] = mask
             kept[n_features] = local
             n_features += 1
@@ -531,7 +528,7 @@ def keep_largest(
     masks: Masks,
     weights: Floats,
 ) -> tuple[int, int]:
-    # At most max_weights of each lane, the largest ones; of equal ones those of smaller features.
+    # At most max_weights of each lane, the largest ones; of equal ones those that come first.
     dropped = np.zeros(len(masks), np.uint16)
     keys = np.empty(len(masks), np.uint64)
     patterns = weights.view(np.uint32)  # of non-negative floats: in the order of the floats
@@ -572,7 +569,7 @@ def keep_largest(
 @kernel
 def take_dense(
     first: int,
-    features: Indices,  # of one tile, ascending
+    features: Indices,  # of one tile, those from `first` on at its end
     masks: Masks,
     weights: Floats,
     dense_weights: Floats,  # (16, n_dims) zeros; out
