@@ -10,14 +10,13 @@ import math
 import numpy as np
 
 from xmc_core.kernels._compile import held_kernel, kernel
-from xmc_core.kernels.bits import lowest_bit
+from xmc_core.kernels.bits import U64, lowest_bit
 from xmc_core.kernels.chunks import (
     ALLOWED,
     I64,
     PARENTS,
     POINTER,
     POST_PROCESSOR,
-    U64,
     WIDEST,
     WIDTH,
     Scratch,

@@ -7,6 +7,10 @@ from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+U64: Any = np.uint64
+"""As an index, or what a loop counts in: numba does not check it for counting from the end, which
+takes five instructions each time. A sum with a signed number would be a float."""
+
 Words = NDArray[np.uint64]
 Shorts = NDArray[np.uint16]
 """Sixteen bits each: bfloat16, IEEE halves, or either half of a float32."""

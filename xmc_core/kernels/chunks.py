@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmc_core.kernels._compile import kernel
-from xmc_core.kernels.bits import lowest_bit, popcount
+from xmc_core.kernels.bits import U64, lowest_bit, popcount
 from xmc_core.kernels.lanes import LANES
 from xmc_core.kernels.prefetch import prefetch
 from xmc_core.kernels.search_simd import add_dots, expand_dot, find, weight
@@ -61,8 +61,6 @@ BITMAP = 255
 """The shift of a chunk that has a bitmap instead of buckets."""
 
 I64: Any = np.int64
-U64: Any = np.uint64
-"""An index that cannot be negative is not checked for counting from the end."""
 
 
 class Scratch(NamedTuple):

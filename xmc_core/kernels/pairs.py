@@ -6,11 +6,11 @@ import numpy as np
 
 from xmc_core.kernels._compile import kernel
 from xmc_core.kernels.beam import LOGARITHMS, NONE, PRODUCTS, to_scores
+from xmc_core.kernels.bits import U64
 from xmc_core.kernels.chunks import (
     PARENTS,
     POINTER,
     POST_PROCESSOR,
-    U64,
     WIDEST,
     WIDTH,
     chunk_margins,
