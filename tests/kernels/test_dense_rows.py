@@ -3,27 +3,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from xmc_core.kernels._compile import kernel
-from xmc_core.kernels.dense_rows import largest_size, narrow, round_to_bfloats, spread
+from xmc_core.kernels.dense_rows import round_to_bfloats, spread
 from xmc_core.kernels.search_simd import add_dots
-
-
-@kernel
-def narrowed(vector, values, n, scale, halves):
-    return narrow(vector, values, 3, n, scale, halves, 1)
-
-
-@pytest.mark.parametrize("vector", [True, False])
-@pytest.mark.parametrize("n", [1, 16, 37, 64])
-def test_halves_are_the_nearest(n, vector):
-    rng = np.random.default_rng(n)
-    values = (rng.normal(size=n + 3) * 10.0 ** rng.integers(-7, 4, n + 3)).astype(np.float32)
-    values[3] = 2049  # between two halves: the even one
-    halves = np.zeros((2, 64), np.uint16)
-    largest = narrowed(vector, values, n, np.float32(0.5), halves)
-    expected = np.pad((values[3:] * np.float32(0.5)).astype(np.float16), (0, 64 - n))
-    assert_array_equal(halves[1].view(np.float16), expected)
-    assert not halves[0].any()
-    assert largest == np.abs(values[3:] * np.float32(0.5)).max()
 
 
 @kernel
@@ -67,8 +48,3 @@ def test_dots_of_halves_and_of_floats_are_added(n_rows, vector):
         added(vector, stored.reshape(-1), n_rows, 128, x, out)
         assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
         assert_array_equal(out[n_rows:], before[n_rows:])
-
-
-def test_the_largest_size_counts_negative_ones():
-    assert largest_size(np.array([1, -7, 3], np.float32)) == 7
-    assert largest_size(np.zeros(0, np.float32)) == 0

@@ -42,23 +42,18 @@ def _lowest_bit(typing_context, word):  # type: ignore[no-untyped-def]
 lowest_bit: Any = _lowest_bit
 
 
-@intrinsic
-def _float_of_bits(typing_context, bits):  # type: ignore[no-untyped-def]
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.bitcast(args[0], context.get_value_type(types.float32))
+def _same_bits(source: Any, target: Any) -> Any:
+    """The bits of a number of one type as a number of the other."""
 
-    return types.float32(types.uint32), codegen
+    @intrinsic
+    def cast(typing_context, value):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            return builder.bitcast(args[0], context.get_value_type(target))
 
+        return target(source), codegen
 
-float_of_bits: Any = _float_of_bits
-
-
-@intrinsic
-def _bits_of_float(typing_context, value):  # type: ignore[no-untyped-def]
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.bitcast(args[0], context.get_value_type(types.uint32))
-
-    return types.uint32(types.float32), codegen
+    return cast
 
 
-bits_of_float: Any = _bits_of_float
+float_of_bits: Any = _same_bits(types.uint32, types.float32)
+bits_of_float: Any = _same_bits(types.float32, types.uint32)

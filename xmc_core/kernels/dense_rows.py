@@ -2,8 +2,8 @@
 
 As ordinary entries they would cost 8 bytes each and a look-up for every product. Apart, a row is
 768 bytes for 384 dimensions, and its products run over memory in order, two in one instruction
-where the processor has it. bfloat16 has eight bits, one in 256 that a product may be off; the sum
-of 384 of them, a margin near 1, is off by some 0.0003.
+where the processor has it. bfloat16 has eight bits: a product may be off by one in 256, a sum of
+384 of them by far less.
 """
 
 from typing import Any, NamedTuple
@@ -12,7 +12,6 @@ import numpy as np
 
 from xmc_core.kernels._compile import fast_kernel, inline_kernel, kernel
 from xmc_core.kernels.bits import Shorts
-from xmc_core.kernels.search_simd import CONVERTS_HALVES
 from xmc_core.kernels.simd import HAVE_VECTOR_CODE, upper
 from xmc_core.types import Floats, Indices, Pointers
 
@@ -114,27 +113,6 @@ def square_of(x: Floats) -> np.float32:
     return total
 
 
-@kernel
-def narrow_rows(
-    values: Floats,  # rows of n_dims
-    rows: Pointers,  # which of them
-    n_dims: int,
-    scale: np.float32,
-    vector: bool,
-    halves: Shorts,  # (len(rows), n_dims or more) out: the nearest to values * scale
-) -> None:
-    for i in range(len(rows)):
-        narrow(vector, values, rows[i] * n_dims, n_dims, scale, halves, i)
-
-
-@fast_kernel
-def largest_size(values: Floats) -> np.float32:
-    largest = np.float32(0.0)
-    for j in range(len(values)):
-        largest = max(largest, abs(values[j]))
-    return largest
-
-
 @fast_kernel
 def plain_spread(dense: Shorts, row: int, n_dims: int, x: Floats) -> None:
     # x[j] = dense[row, j] for j < n_dims, a multiple of 16
@@ -142,34 +120,11 @@ def plain_spread(dense: Shorts, row: int, n_dims: int, x: Floats) -> None:
         x[j] = upper(dense[row, j])
 
 
-@fast_kernel
-def plain_narrow(
-    values: Floats, start: int, n: int, scale: np.float32, halves: Shorts, row: int
-) -> np.float32:
-    # halves[row, j] = values[start + j] * scale for j < n; returns the largest of them, by size.
-    # The reverse of `plain_half`, rounded to the nearest, among equals to the even one.
-    largest = np.float32(0.0)
-    moved = np.empty(1, np.float32)
-    patterns = moved.view(np.uint32)
-    for j in range(n):
-        value = values[start + j] * scale
-        largest = max(largest, abs(value))
-        moved[0] = value * np.float32(2.0**-112)
-        size = patterns[0] & np.uint32(0x7FFFFFFF)
-        is_odd = (size >> np.uint32(13)) & np.uint32(1)
-        rounded = (size + np.uint32(0xFFF) + is_odd) >> np.uint32(13)
-        halves[row, j] = rounded | ((patterns[0] >> np.uint32(16)) & np.uint32(0x8000))
-    return largest
-
-
 vector_spread: Any = plain_spread
-vector_narrow: Any = plain_narrow
 if HAVE_VECTOR_CODE:
     from xmc_core.kernels import vector_ir
 
     vector_spread = vector_ir.spread
-if HAVE_VECTOR_CODE and CONVERTS_HALVES:
-    vector_narrow = vector_ir.narrow
 
 
 @inline_kernel
@@ -178,21 +133,3 @@ def spread(vector: bool, dense: Shorts, row: int, n_dims: int, x: Floats) -> Non
         vector_spread(dense, row, n_dims, x)
     else:
         plain_spread(dense, row, n_dims, x)
-
-
-@inline_kernel
-def narrow(
-    vector: bool,
-    values: Floats,
-    start: int,
-    n: int,
-    scale: np.float32,
-    halves: Shorts,
-    row: int,
-) -> np.float32:
-    largest: np.float32
-    if vector:
-        largest = vector_narrow(values, start, n, scale, halves, row)
-    else:
-        largest = plain_narrow(values, start, n, scale, halves, row)
-    return largest

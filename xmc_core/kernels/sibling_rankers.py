@@ -232,6 +232,8 @@ def train_parent(
             n_lanes,
             coefficient,
         )
+        high[:] = 0  # weights of 0, in halves
+        low[:] = HALF_A_BFLOAT
         tile_seed = mix(mix(seed) ^ np.uint64(child))
         if use_gram:
             epochs = descend_gram(
@@ -421,8 +423,6 @@ def primal_from_dual(
     for i in range(len(beta)):
         for lane in range(LANES):
             state[BIAS, lane] += bias * beta[i, lane]
-    high[:] = 0
-    low[:] = HALF_A_BFLOAT
     if width == 0:
         return
     for i in range(len(beta)):

@@ -605,7 +605,7 @@ def spread(typing_context, dense, row, n_dims, x):  # type: ignore[no-untyped-de
 
 @intrinsic
 def narrow(typing_context, values, start, n, scale, halves, row):  # type: ignore[no-untyped-def]
-    signature = types.float32(values, types.int64, types.int64, types.float32, halves, types.int64)
+    signature = types.void(values, types.int64, types.int64, types.float32, halves, types.int64)
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
         b = builder
@@ -614,31 +614,18 @@ def narrow(typing_context, values, start, n, scale, halves, row):  # type: ignor
         width = b.extract_value(halves.shape, 1)
         begin = b.gep(halves.data, [b.mul(args[5], width)], source_etype=_INT16)
         scale = _splat(b, args[3])
-        largest = _alloca(b, _constant(0.0))
         zero, line = _INT64(0), _INT64(LANES)
         middle = b.sub(args[2], b.srem(args[2], line))
-
-        def note(wide: Any) -> None:
-            size = b.select(b.fcmp_ordered("<", wide, _constant(0.0)), b.fneg(wide), wide)
-            old = b.load(largest, typ=_VECTOR)
-            b.store(b.select(b.fcmp_ordered(">", size, old), size, old), largest)
-
         with cgutils.for_range_slice(b, zero, middle, line, _INT64) as (j, _):
             place = b.gep(values.data, [b.add(args[1], j)], source_etype=_FLOAT)
             wide = b.load(b.bitcast(place, _VECTOR.as_pointer()), typ=_VECTOR, align=4)
             wide = b.fmul(wide, scale)
-            note(wide)
             place = b.gep(begin, [j], source_etype=_INT16)
             b.store(b.fptrunc(wide, _HALVES), b.bitcast(place, _HALVES.as_pointer()), align=2)
         with cgutils.for_range_slice(b, middle, args[2], _INT64(1), _INT64) as (j, _):
             wide = b.fmul(_splat(b, values.get(b.add(args[1], j))), scale)
-            note(wide)
             first = b.extract_element(b.fptrunc(wide, _HALVES), _INT32(0))
             b.store(b.bitcast(first, _INT16), b.gep(begin, [j], source_etype=_INT16))
-        lanes = b.load(largest, typ=_VECTOR)
-        for step in (8, 4, 2, 1):
-            turned = _shuffle(b, lanes, lanes, [i ^ step for i in range(LANES)])
-            lanes = b.select(b.fcmp_ordered(">", turned, lanes), turned, lanes)
-        return b.extract_element(lanes, _INT32(0))
+        return context.get_dummy_value()
 
     return signature, codegen

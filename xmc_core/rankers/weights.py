@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from xmc_core.errors import ShapeError
 from xmc_core.kernels import chunks
 from xmc_core.kernels.arguments import read_only
-from xmc_core.kernels.dense_rows import DIMS_AT_ONCE, largest_size, narrow_rows
+from xmc_core.kernels.dense_rows import DIMS_AT_ONCE
+from xmc_core.kernels.halves import largest_size, narrow_rows
 from xmc_core.kernels.lanes import LANES
 from xmc_core.kernels.simd import HAVE_VECTOR_CODE
 from xmc_core.kernels.views import address_of

@@ -1,0 +1,71 @@
+"""Rounding: a model's weights to the 16-bit floats (IEEE halves) that search reads."""
+
+from typing import Any
+
+import numpy as np
+
+from xmc_core.kernels._compile import fast_kernel, inline_kernel, kernel
+from xmc_core.kernels.bits import Shorts
+from xmc_core.kernels.search_simd import CONVERTS_HALVES
+from xmc_core.kernels.simd import HAVE_VECTOR_CODE
+from xmc_core.types import Floats, Pointers
+
+
+@kernel
+def narrow_rows(
+    values: Floats,  # rows of n_dims
+    rows: Pointers,  # which of them
+    n_dims: int,
+    scale: np.float32,
+    vector: bool,
+    halves: Shorts,  # (len(rows), n_dims or more) out: the nearest to values * scale
+) -> None:
+    for i in range(len(rows)):
+        narrow(vector, values, rows[i] * n_dims, n_dims, scale, halves, i)
+
+
+@fast_kernel
+def largest_size(values: Floats) -> np.float32:
+    largest = np.float32(0.0)
+    for j in range(len(values)):
+        largest = max(largest, abs(values[j]))
+    return largest
+
+
+@fast_kernel
+def plain_narrow(
+    values: Floats, start: int, n: int, scale: np.float32, halves: Shorts, row: int
+) -> None:
+    # halves[row, j] = values[start + j] * scale for j < n: the reverse of `plain_half`, rounded to
+    # the nearest, among equals to the even one.
+    moved = np.empty(1, np.float32)
+    patterns = moved.view(np.uint32)
+    for j in range(n):
+        moved[0] = values[start + j] * scale * np.float32(2.0**-112)
+        size = patterns[0] & np.uint32(0x7FFFFFFF)
+        is_odd = (size >> np.uint32(13)) & np.uint32(1)
+        rounded = (size + np.uint32(0xFFF) + is_odd) >> np.uint32(13)
+        halves[row, j] = rounded | ((patterns[0] >> np.uint32(16)) & np.uint32(0x8000))
+
+
+vector_narrow: Any = plain_narrow
+if HAVE_VECTOR_CODE and CONVERTS_HALVES:
+    from xmc_core.kernels import vector_ir
+
+    vector_narrow = vector_ir.narrow
+
+
+@inline_kernel
+def narrow(
+    vector: bool,
+    values: Floats,
+    start: int,
+    n: int,
+    scale: np.float32,
+    halves: Shorts,
+    row: int,
+) -> None:
+    if vector:
+        vector_narrow(values, start, n, scale, halves, row)
+    else:
+        plain_narrow(values, start, n, scale, halves, row)
