@@ -198,20 +198,23 @@ def add_chunk(
         starts = uint32_at(level[STARTS] + 4 * int64_at(level[BUCKET_POINTER])[chunk])
         shift = I64(uint8_at(level[SHIFTS])[chunk])
         place = int64_at(level[REMAINDER_POINTER])[chunk]
-        width = 2 if level[FORM] == MASKS else 1
-        pointers = uint8_at(level[ROW_POINTER] + (first << width))
+        pointer_shift = 2 if level[FORM] == MASKS else 1
+        pointers = uint8_at(level[ROW_POINTER] + (first << pointer_shift))
         if shift == BITMAP:
-            n_hits = find_bits(n_features, hashed, values, starts, pointers, width, scratch)
+            n_hits = find_bits(
+                n_features, hashed, values, starts, pointers, pointer_shift, scratch
+            )  # fmt: skip
         elif level[WIDE_REMAINDERS]:
             remainders = uint16_at(level[REMAINDERS] + 2 * place)
             n_hits = find_rows(
-                vector, n_features, hashed, values, starts, shift, remainders, pointers, width,
-                scratch,
+                vector, n_features, hashed, values, starts, shift, remainders, pointers,
+                pointer_shift, scratch,
             )  # fmt: skip
         else:
             bytes_ = uint8_at(level[REMAINDERS] + place)
             n_hits = find_rows(
-                vector, n_features, hashed, values, starts, shift, bytes_, pointers, width, scratch,
+                vector, n_features, hashed, values, starts, shift, bytes_, pointers,
+                pointer_shift, scratch,
             )  # fmt: skip
 
     if level[SINGLE]:
@@ -232,7 +235,7 @@ def find_rows(
     shift: int,
     remainders: NDArray[Any],  # of the chunk
     pointers: Bytes,  # of the chunk's rows to their weights
-    pointer_shift: int,  # 1 << so many bytes each
+    pointer_shift: int,  # each of 2^pointer_shift bytes
     scratch: Scratch,
 ) -> int:
     # Chunk rows that the row's features hit: first where their buckets are, then what is in them.
@@ -324,7 +327,7 @@ def add_hits(
         return
     ends, row_pointer = int64_at(scratch.ends), uint16_at(level[ROW_POINTER])
     places = uint8_at(level[PLACES])
-    place_shift = level[FORM] - BYTES  # 1 << so many bytes each
+    place_shift = level[FORM] - BYTES  # each of 2^place_shift bytes
     for h in range(n):
         row = first + rows[h]
         starts[h] = row_base[U64(row >> base_bits)] + I64(row_pointer[U64(row)])

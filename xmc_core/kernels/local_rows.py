@@ -85,8 +85,8 @@ def gather_rows(
 
     n_single = n_local - n_shared
     pointer = np.empty(n + 1, np.int64)
-    # One entry more: an entry is written to both kinds, and counted as what it is. The processor
-    # guesses wrong one time in ten to three.
+    # One entry more: each is written as both kinds, and counted as what it is. One in ten to three
+    # is single, and a branch would be guessed wrong that often.
     ids = np.empty(n_nonzero - n_single + 1, np.int32)
     data = np.empty(n_nonzero - n_single + 1, np.float32)
     own = np.empty(n, np.float32)

@@ -65,15 +65,15 @@ def fill_rows(
     for chunk in range(first_chunk, last_chunk):
         begin, end = tile_pointer[chunk_tiles[chunk]], tile_pointer[chunk_tiles[chunk + 1]]
         first = chunk_pointer[chunk]
-        buckets, n_buckets = bucket_pointer[chunk], bucket_pointer[chunk + 1]
+        buckets, last = bucket_pointer[chunk], bucket_pointer[chunk + 1]
         shift = np.int64(shifts[chunk])
         if shift == BITMAP:
             fill_bitmap(
                 features[begin:end], masks[begin:end], multiplier, modulo,
-                starts[buckets:n_buckets], tile_rows[begin:end], sizes[first:],
+                starts[buckets:last], tile_rows[begin:end], sizes[first:],
             )  # fmt: skip
             continue
-        n_buckets -= buckets + 1
+        n_buckets = last - buckets - 1
         place = remainder_pointer[chunk]
         for k in range(begin, end):
             if feature_map[features[k]] == 0:
