@@ -199,5 +199,10 @@ def test_arrays_that_do_not_fit_together_are_refused():
         parts[name] = parts[name][:-1]
         with pytest.raises(ShapeError, match="do not fit together"):
             ChunkedWeights.from_arrays(parts, D)
+    parts = chunked(np.eye(2, 90, dtype=np.float32), np.zeros(2, np.float32), [0, 2]).arrays()
+    assert parts["shifts"].tolist() == [7]
+    parts["shifts"] = np.array([8], np.uint8)  # more bits than a hashed feature has
+    with pytest.raises(ShapeError, match="do not fit together"):
+        ChunkedWeights.from_arrays(parts, 90)
     with pytest.raises(ShapeError, match="3 features do not fit together"):
         ChunkedWeights.from_arrays(level([0, 20, 30], 0.1).arrays(), 3)

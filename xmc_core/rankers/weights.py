@@ -240,6 +240,7 @@ class ChunkedWeights:
             len(weights.biases) == weights.n_children
             and len(weights.chunk_pointer) == len(weights.bucket_pointer) == n_chunks + 1
             and len(weights.shifts) == n_chunks
+            and bool(np.all(weights.shifts[in_buckets] <= bits))
             and np.array_equal(weights.bucket_pointer, _ends(starts_of(weights.shifts, bits)))
             and np.array_equal(weights.remainder_pointer, _ends(sizes * in_buckets))
             and int(weights.bucket_pointer[-1]) == len(weights.starts)
@@ -408,7 +409,7 @@ def plan_buckets(n_rows: Pointers, bits: int) -> tuple[Bytes, type[np.integer[An
     remainders of one byte need them and that is smaller in all. Or BITMAP, where that is smaller
     still: from one hashed feature in six to eight on."""
     wanted = np.ceil(np.log2(np.maximum(n_rows, 8) / 8)).astype(np.int64)
-    in_bitmap = 4 * starts_of(np.full(len(n_rows), chunks.BITMAP, np.uint8), bits)
+    in_bitmap = 4 * _bitmap_entries(bits)
     best: tuple[int, Bytes, type[np.integer[Any]]] | None = None
     for kind in (np.uint8, np.uint16):
         width = np.dtype(kind).itemsize
@@ -425,7 +426,11 @@ def plan_buckets(n_rows: Pointers, bits: int) -> tuple[Bytes, type[np.integer[An
 def starts_of(shifts: Bytes, bits: int) -> Pointers:
     """Entries of `starts` in each chunk."""
     in_buckets = (1 << np.maximum(bits - shifts.astype(np.int64), 0)) + 1
-    return np.where(shifts == chunks.BITMAP, 2 * (((1 << bits) + 31) // 32), in_buckets)
+    return np.where(shifts == chunks.BITMAP, _bitmap_entries(bits), in_buckets)
+
+
+def _bitmap_entries(bits: int) -> int:
+    return 2 * (((1 << bits) + 31) // 32)
 
 
 def round_to_halves(pieces: list[Tiles]) -> int:
