@@ -74,8 +74,8 @@ def test_walks_down_the_levels_and_counts_the_steps_on(tiny_folder, planted, X, 
     ]
     told = [event["text"] for event in report.events if event["event"] == "message"]
     assert told == [
-        "level 1: 2 nodes, 4 steps, 64 documents",
-        "level 2: 4 nodes, 5 steps, 80 documents",
+        "level 1: 2 nodes, 4 steps, 32 documents",
+        "level 2: 4 nodes, 5 steps, 40 documents",
     ]
 
 
@@ -143,8 +143,8 @@ def test_candidates_are_true_parents_children_and_those_the_beam_reaches(
         "train_level_head",
         lambda *args, **kwargs: seen.append(args[3]) or train(*args, **kwargs),
     )
-    # Eight steps of eight documents, twice: all 120 are in the sample.
-    tune(tiny_folder, (texts, csr_array(labels)), X, tree, steps=[8, 8])
+    # Fifteen steps of eight documents: all 120 are in the sample.
+    tune(tiny_folder, (texts, csr_array(labels)), X, tree, steps=[15, 15])
     first, second = seen
     assert first.active is None
     parents = tree.targets(csr_array(labels))[0].toarray() > 0

@@ -96,7 +96,7 @@ class BatchGradient:
     def _attempt(self, rows: Indices, n_rows: int) -> tuple[Tensor, list[Tensor]]:
         parts = micro_batches(rows, self.tokens.lengths, self.max_tokens, self._at_least)
         device = self.encoder.device
-        with training_attention(device):
+        with training_attention(self.encoder.model, device):
             sums: list[Tensor] = []
             total = torch.zeros((), device=device)
             # A few parts at a time, so that their gradients do not pile up.

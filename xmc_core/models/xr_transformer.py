@@ -41,12 +41,6 @@ from xmc_core.tree import LabelTree
 from xmc_core.tree.label_tree import parents
 from xmc_core.types import Halves, Indices, SparseRows
 
-ROWS_PER_NODE = 32
-"""A level is prepared and trained on a sample of the documents: as many as its steps take, or this
-many per node for the linear classifiers that its head starts from, but at most twice those of the
-steps. Encoding all documents before each level costs more than all steps together as soon as there
-are few steps (900 steps on 61 thousand short titles: 240 of 460 CPU seconds)."""
-
 WARM_START = RankersConfig(cost=(1.0,), cost_negative=(1.0,), threshold=(0.0,))
 """Settings of those linear classifiers, on rows of unit length. Weak ones on purpose: a head of
 large weights meets every margin by itself and leaves the encoder nothing to learn."""
@@ -300,10 +294,13 @@ class _Run:
             weights.close()
 
     def _sample(self, plan: LevelPlan) -> Indices:
-        """The documents that one level is prepared and trained on."""
+        """The documents that one level is prepared and trained on: as many as its steps take.
+
+        Encoding all documents before each level costs more than all steps together as soon as there
+        are few steps (900 steps on 61 thousand short titles: 240 of 460 CPU seconds).
+        """
         n_nodes = self.tree.level_sizes[plan.level - 1]
-        in_steps = plan.steps * plan.batch_size
-        wanted = max(in_steps, min(ROWS_PER_NODE * n_nodes, 2 * in_steps))
+        wanted = plan.steps * plan.batch_size
         rows = sample_rows(self.known, wanted, self.config.encoder.seed + plan.level)
         self.report.message(
             f"level {plan.level}: {n_nodes:,} nodes, {plan.steps:,} steps, {len(rows):,} documents"
