@@ -118,6 +118,38 @@ def test_a_turn_ends_with_an_error_too(monkeypatch):
             _ = 1 / 0
 
 
+@pytest.mark.parametrize("is_our_turn", [False, True])
+def test_who_is_interrupted_while_waiting_holds_nobody_up(monkeypatch, is_our_turn):
+    monkeypatch.setattr("xmc_core.parallel.resolve_threads", lambda n: 1)
+    turns = Turns()
+
+    class Interrupted:
+        """A lock that Ctrl-C meets while it is waited for, the turn given or not."""
+
+        def __init__(self) -> None:
+            self.asked = 0
+
+        def acquire(self) -> None:
+            self.asked += 1
+            if self.asked == 2:
+                if is_our_turn:
+                    turns.__exit__()
+                raise KeyboardInterrupt
+
+        def release(self) -> None:
+            pass
+
+    with turns:
+        lock = turns._lock
+        monkeypatch.setattr("xmc_core.parallel.Lock", Interrupted)
+        with pytest.raises(KeyboardInterrupt), turns:
+            pass
+        assert turns._lock is lock
+        if is_our_turn:  # it was given away above, and would be once more at the end of this block
+            turns._free -= 1
+    assert (turns._free, len(turns._waiting)) == (1, 0)
+
+
 @pytest.mark.parametrize("n_threads", [1, 2, 7, -1])
 def test_results_are_taken_one_at_a_time_in_the_order_of_the_jobs(n_threads: int):
     taken: list[int] = []

@@ -57,14 +57,28 @@ class Turns:
             turn = Lock()
             turn.acquire()
             self._waiting.append(turn)
-        turn.acquire()
+        try:
+            turn.acquire()
+        except BaseException:  # Ctrl-C while waiting: whoever comes next must not wait for us
+            self._give_up(turn)
+            raise
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            if self._waiting:
-                self._waiting.popleft().release()
-            else:
-                self._free += 1
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        if self._waiting:
+            self._waiting.popleft().release()
+        else:
+            self._free += 1
+
+    def _give_up(self, turn: Lock) -> None:
+        with self._lock:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+            else:  # it was our turn already
+                self._pass_on()
 
 
 def map_threads(

@@ -127,6 +127,19 @@ def test_a_test_split_without_any_label_cannot_be_measured():
         build_dataset(train, test, test_given=False)
 
 
+def test_a_test_split_of_labels_that_are_all_too_rare_cannot_be_measured():
+    train = documents_of([("a", {"x"}), ("b", {"x"})])
+    with pytest.raises(DataError, match=r"no document has a label that occurs 2 times \(dataset"):
+        build_dataset(train, documents_of([("c", {"y"})]), test_given=False, min_label_count=2)
+
+
+def test_a_name_made_unique_is_no_other_labels_name():
+    names = {"a": "X", "b": "X", "c": "X (a)"}
+    train = documents_of([("a", {"a", "b", "c"})])
+    dataset = build_dataset(train, documents_of([("b", {"a"})]), label_names=names)
+    assert dataset.label_names == ["X (a) (a)", "X (b)", "X (a) (c)"]
+
+
 def test_names_are_shown_and_no_two_labels_share_one():
     names = {"1": "bank", "2": "bank", "3": "river"}
     train = documents_of([("a", {"1", "2", "3", "4"})])

@@ -116,6 +116,12 @@ def test_arrays_hold_labels_and_scores(tmp_path):
     assert read_predictions(path, NAMES, 3).scores[0].tolist() == [3.0, 2.0]
 
 
+def test_scores_that_32_bits_cannot_tell_apart_are_ranked_by_64(tmp_path):
+    path = tmp_path / "p.npz"
+    np.savez(path, labels=np.array([[0, 1]]), scores=np.array([[0.99999999, 0.999999995]]))
+    assert read_predictions(path, NAMES, 1).labels.tolist() == [[1, 0]]
+
+
 def test_of_long_lists_the_best_are_kept(tmp_path):
     many = MOST_LABELS + 20
     names = [f"label {n}" for n in range(many)]

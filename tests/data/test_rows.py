@@ -3,7 +3,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array, hstack, random_array
 
-from xmc_core.data.rows import Rows
+from xmc_core.data.rows import Rows, as_rows
 from xmc_core.features.joined import join_features
 
 N, WORDS = 50, 70
@@ -82,3 +82,25 @@ def test_the_scale_of_the_values_does_not_matter(size):
 
 def test_no_rows_at_all_are_fine():
     assert Rows.of(csr_array((0, 60), dtype=np.float32)).dense.n_dims == 0
+
+
+def test_entries_that_stand_twice_are_added_up_and_columns_sorted():
+    X = csr_array((np.array([1, 2, 4, 8], np.float32), [2, 0, 2, 1], [0, 3, 4]), (2, 3))
+    rows = Rows.of(X)
+    assert rows.indices.tolist() == [0, 2, 1]
+    assert rows.values.tolist() == [2, 5, 8]
+    assert X.indices.tolist() == [2, 0, 2, 1]  # the caller's matrix is left alone
+    assert as_rows(rows_of := csr_array(X.toarray())) is rows_of
+
+
+def test_an_embedding_before_the_words_of_a_row_is_found_too():
+    X = join_features(words(), embeddings(40))
+    backwards = csr_array(
+        (
+            np.concatenate([row.data[::-1] for row in X]),
+            np.concatenate([row.indices[::-1] for row in X]),
+            X.indptr,
+        ),
+        X.shape,
+    )
+    assert_array_equal(again(Rows.of(backwards)), again(Rows.of(X)))

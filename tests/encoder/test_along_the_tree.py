@@ -5,7 +5,7 @@ from scipy.sparse import csr_array
 
 from xmc_core.config import Config
 from xmc_core.encoder.head import Head
-from xmc_core.errors import ConfigError, ShapeError
+from xmc_core.errors import ConfigError, DataError, ShapeError
 from xmc_core.models import xr_transformer
 from xmc_core.models.xr_transformer import fine_tune, sample_rows
 from xmc_core.reporting import Recorder
@@ -181,6 +181,12 @@ def test_what_does_not_fit_is_refused_before_the_encoder_is_loaded(planted, X, t
         fine_tune(texts, X, Y, tree, config)
     with pytest.raises(ShapeError, match=r"119 texts, 120 rows of X and 120 of Y"):
         fine_tune(texts[1:], X, Y, tree, config)
+
+
+def test_no_documents_are_refused(tiny_folder, tree):
+    none = csr_array((0, 12), dtype=np.float32)
+    with pytest.raises(DataError, match="no training documents"):
+        fine_tune([], none, none, tree, settings(tiny_folder))
 
 
 def test_samples_are_different_rows_in_order():

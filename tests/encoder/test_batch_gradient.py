@@ -46,6 +46,27 @@ def test_is_that_of_the_whole_batch_at_once(config, planted, task):
         assert_allclose(found, wanted, atol=1e-6)
 
 
+def test_fused_attention_is_put_aside_while_training_on_a_cpu(config, planted, task, monkeypatch):
+    batch = gradient_of(config, planted, task)
+    settings = batch.encoder.model.config
+    used = []
+    forward = TextEncoder.forward
+
+    def watched(self, *arguments):
+        used.append(settings._attn_implementation)
+        if len(used) > 4:
+            raise ValueError("on the way")
+        return forward(self, *arguments)
+
+    monkeypatch.setattr(TextEncoder, "forward", watched)
+    batch.of(longest_first(batch))
+    assert used == ["eager"] * 4  # one for each part
+    assert settings._attn_implementation == "sdpa"
+    with pytest.raises(ValueError, match="on the way"):
+        batch.of(longest_first(batch))
+    assert settings._attn_implementation == "sdpa"
+
+
 @pytest.mark.parametrize("changes", [{"train_tokens": 16}, {"gradient_checkpointing": True}])
 def test_small_parts_and_recomputed_layers_give_the_same(config, planted, task, changes):
     plain = gradient_of(config, planted, task)

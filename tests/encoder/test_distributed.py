@@ -10,6 +10,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from tests.encoder.projects import make_project
 from xmc_core.config import Config
 from xmc_core.encoder.distributed import World
+from xmc_core.encoder.gradients import BatchGradient, trainable_weights
+from xmc_core.encoder.head import Head, LevelTargets
 from xmc_core.encoder.model import TextEncoder
 from xmc_core.errors import ConfigError, EncoderError
 from xmc_core.stages.inputs import Inputs
@@ -87,3 +89,35 @@ def test_alone_nothing_is_added_and_nobody_is_waited_for():
     assert x.tolist() == [1, 1]
     assert world.any(True, x.device)
     assert not world.any(False, x.device)
+
+
+def test_a_process_without_rows_takes_one_for_nothing(config, planted, tree):
+    """Batches are of like sizes: 1,001 rows in batches of at most 8 make some of 7."""
+    encoder = TextEncoder.pretrained(config.encoder)
+    tokens = encoder.tokenize(planted[0])
+    targets = tree.targets(planted[1])
+    task = LevelTargets(targets[1], tree.pointers[1], targets[0])
+
+    def gradient(world):
+        return BatchGradient(
+            encoder, Head.random(4, encoder.n_dims, seed=0), tokens, task, config.encoder,
+            trainable_weights(encoder), world=world,
+        )  # fmt: skip
+
+    batch = np.array([3, 5], np.int32)
+    loss, expected = gradient(World()).of(batch)
+    parts = [gradient(Apart(rank, 3)).of(batch) for rank in range(3)]
+    assert float(parts[2][0]) == 0.0
+    assert_allclose(sum(float(part) for part, _ in parts), float(loss), rtol=1e-5)
+    for number, wanted in enumerate(expected):
+        assert_allclose(sum(part[number] for _, part in parts), wanted, atol=1e-6)
+
+
+class Apart(World):
+    """One of several processes, before their sums are added up."""
+
+    def add(self, tensors):
+        pass
+
+    def any(self, flag, device):
+        return flag

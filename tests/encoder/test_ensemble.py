@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 from tests.encoder.test_stage import paths, settings  # noqa: F401
 from xmc_core.encoder import finetune
 from xmc_core.encoder import model as encoder_model
-from xmc_core.errors import ConfigError, EncoderError
+from xmc_core.errors import ConfigError, EncoderError, StoreError
 from xmc_core.inference.ensemble import average_predictions
 from xmc_core.models import PipelineModel
 from xmc_core.stages.inputs import Inputs
@@ -57,6 +57,19 @@ def test_each_member_has_the_files_of_a_single_model(trained, config):
         alone = files_of(out)
         del alone["facts.json"]
         assert alone == files
+
+
+def test_rankers_do_not_take_an_encoder_that_was_put_there_later(trained, config):
+    for stage in ("xr_transformer", "rankers"):
+        run_stage(stage, trained, config, quiet=True)
+    folder = trained.out("rankers") / "bundle"
+    early = PipelineModel.load(folder)
+    manifest = folder / "members" / "0" / "encoder" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["facts"]["max_length"] += 1
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(StoreError, match="was replaced since the model was loaded"):
+        early.predict(["t0w0"])
 
 
 def test_texts_go_through_every_encoder(trained, config):

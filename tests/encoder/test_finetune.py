@@ -13,6 +13,7 @@ from xmc_core.encoder.gradients import trainable_weights
 from xmc_core.encoder.head import Head, LevelTargets
 from xmc_core.encoder.model import TextEncoder
 from xmc_core.encoder.plan import LevelPlan, plan_levels
+from xmc_core.encoder.validation import Validation
 from xmc_core.errors import ConfigError
 from xmc_core.reporting import Recorder
 from xmc_core.tree import LabelTree
@@ -184,3 +185,20 @@ def test_refuses_levels_too_wide_for_a_head(tree, monkeypatch, changes):
     monkeypatch.setattr(plan_module, "MAX_HEAD_NODES", 3)
     with pytest.raises(ConfigError, match=r"level 2 of the tree has 4 nodes.*at most 3"):
         plan(tree, **changes)
+
+
+def test_nodes_that_the_beam_does_not_reach_are_no_hits(config, planted, tree):
+    targets = tree.targets(planted[1])[1]
+    of_first = np.flatnonzero(targets[:, :2].sum(axis=1) > 0)  # below the first of the two parents
+    encoder = TextEncoder.pretrained(config)
+    tokens = encoder.tokenize([planted[0][row] for row in of_first])
+    head = Head.random(4, encoder.n_dims, seed=0)
+
+    def precision(parent):
+        active = csr_array((np.ones(len(of_first)), np.full(len(of_first), parent),
+                            np.arange(len(of_first) + 1)), (len(of_first), 2))  # fmt: skip
+        validation = Validation(tokens, targets[of_first], tree.pointers[1], active)
+        return validation.precision(encoder, head, config)
+
+    assert precision(0)[1] > 0
+    assert precision(1) == (0.0, 0.0, 0.0)

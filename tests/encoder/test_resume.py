@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from safetensors.torch import load_file, save_file
 
 from tests.encoder.projects import make_project
 from tests.encoder.test_along_the_tree import X, settings  # noqa: F401
@@ -17,6 +19,7 @@ from xmc_core.config import Config, to_mapping
 from xmc_core.encoder import finetune
 from xmc_core.encoder.checkpoint import Saved, Scratch
 from xmc_core.models.xr_transformer import fine_tune
+from xmc_core.persistence.atomic import fresh_folder
 from xmc_core.reporting import Recorder
 
 CHANGES = {
@@ -100,6 +103,47 @@ def test_other_settings_begin_anew(run, monkeypatch):
     resumed, messages = run("broken", learning_rate=2e-3)
     same(resumed, run("whole", learning_rate=2e-3)[0])
     assert not any(message.startswith("going on") for message in messages)
+
+
+def test_other_weights_of_the_same_name_begin_anew(run, monkeypatch, tiny_folder):
+    weights = tiny_folder / "model.safetensors"
+    original = weights.read_bytes()
+    with monkeypatch.context() as patch:
+        stop_at(patch, 9)
+        with pytest.raises(StoppedError):
+            run("broken")
+    tensors = load_file(weights)
+    try:
+        smaller = {name: tensor * 0.9 for name, tensor in tensors.items()}
+        save_file(smaller, weights, {"format": "pt"})
+        resumed, messages = run("broken")
+        same(resumed, run("whole")[0])
+    finally:
+        weights.write_bytes(original)
+    assert not any(message.startswith("going on") for message in messages)
+
+
+def test_what_an_older_run_was_killed_at_does_not_come_back(tmp_path):
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from xmc_core.encoder.checkpoint import Saved, Scratch\n"
+        "from xmc_core.persistence import atomic\n"
+        "scratch = Scratch.open(Path(sys.argv[1]), 'a')\n"
+        "scratch.save(Saved({'run': 'a'}, {}))\n"
+        "def halfway(fresh, folder, old):\n"
+        "    folder.rename(old)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "atomic._put_in_place = halfway\n"
+        "scratch.save(Saved({'run': 'a'}, {}))\n"
+    )
+    folder = tmp_path / "run"
+    subprocess.run([sys.executable, "-c", code, str(folder)], check=False)
+    shutil.copytree(folder, tmp_path / "twin")
+    assert Scratch.open(folder, "a").latest().facts == {"run": "a"}  # of the same run it does
+    for _ in range(2):
+        assert Scratch.open(tmp_path / "twin", "b").latest() is None
+        with pytest.raises(StoppedError), fresh_folder(tmp_path / "twin" / "latest"):
+            raise StoppedError
 
 
 def test_without_a_scratch_folder_nothing_is_written(tiny_folder, planted, X, tree, run):  # noqa: F811

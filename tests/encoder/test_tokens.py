@@ -12,6 +12,16 @@ def tokenize(texts, tokenizer, max_length, folder=None):
     return module.tokenize(texts, tokenizer, max_length, folder=folder)
 
 
+class Gapped:
+    """A tokeniser that knows a token of a large id."""
+
+    def __init__(self, tokenizer, largest):
+        self.pad_token_id, self.backend_tokenizer = tokenizer.pad_token_id, self
+        self.encode_batch_fast = tokenizer.backend_tokenizer.encode_batch_fast
+        self.enable_truncation = self.no_padding = lambda *_: None
+        self.get_vocab = lambda: {"first": 0, "added": largest}
+
+
 TEXTS = ["t0w0 t1w1", "", "T0W0s " * 30, "strange words", "t2w2"]
 
 
@@ -71,6 +81,27 @@ def test_takes_some_texts(tiny_tokenizer):
     assert len(some) == 3
     for row, text in enumerate((4, 1, 2)):
         assert_array_equal(some.padded(np.array([row]))[0], store.padded(np.array([text]))[0])
+
+
+def test_many_texts_are_taken_block_by_block(tiny_tokenizer, monkeypatch):
+    store = tokenize(TEXTS, tiny_tokenizer, 16)
+    rows = np.random.default_rng(0).integers(0, len(TEXTS), 50)
+    whole = store.take(rows)
+    monkeypatch.setattr(module, "BLOCK", 7)
+    pieces = store.take(rows)
+    assert_array_equal(pieces.ids, whole.ids)
+    assert_array_equal(pieces.ids, np.concatenate([store.take([row]).ids for row in rows]))
+
+
+def test_ids_behind_a_gap_fit(tiny_tokenizer):
+    assert tokenize(TEXTS, Gapped(tiny_tokenizer, 2**16 - 1), 16).ids.dtype == np.uint16
+    assert tokenize(TEXTS, Gapped(tiny_tokenizer, 2**16), 16).ids.dtype == np.int32
+
+
+def test_texts_without_any_token_are_one_hidden_token_wide(tiny_tokenizer):
+    ids, mask = module.TokenStore(np.empty(0, np.uint16), np.zeros(3, np.int64), 7).padded([0, 1])
+    assert ids.tolist() == [[7], [7]]
+    assert not mask.any()
 
 
 def test_an_empty_text_still_is_a_row(tiny_tokenizer):

@@ -7,10 +7,9 @@ from scipy.sparse import csr_array, hstack, random_array
 
 from tests.reference import linear as reference
 from xmc_core.config import Config
-from xmc_core.data.rows import Rows
+from xmc_core.data.rows import Rows, as_rows
 from xmc_core.features.joined import join_features
 from xmc_core.features.label_features import label_centroids
-from xmc_core.inference.beam import as_rows
 from xmc_core.kernels.sibling_rankers import DIRECT, GRAM
 from xmc_core.models import XRLinear, train_xr_linear
 from xmc_core.rankers.train import Level, gather_clusters

@@ -9,7 +9,7 @@ from xmc_core.config import CalibrationConfig, Config, TfidfConfig
 from xmc_core.errors import DataError, ShapeError, StoreError
 from xmc_core.features.tfidf import fit_tfidf
 from xmc_core.inference.calibration import fit_calibration
-from xmc_core.models import Member, PipelineModel, train_xr_linear
+from xmc_core.models import Member, PipelineModel, load_model, train_xr_linear
 
 NAMES = ["bread", "cheese", "iron", "wood"]
 TEXTS = [f"{name} and {other}" for name in NAMES for other in NAMES]
@@ -39,6 +39,11 @@ def test_the_choice_can_be_restricted_by_name(pipeline):
     allowed = pipeline.predict(["iron"], top_k=2, allow=["cheese", "wood"])
     assert_array_equal(allowed.labels, some.predict(["iron"], top_k=2).labels)
     assert pipeline.named(pipeline.predict(["iron"], top_k=1))[0][0][0] == "iron"
+
+
+def test_texts_that_can_be_read_once_only_are_refused(pipeline):
+    with pytest.raises(DataError, match="got a generator; pass list"):
+        pipeline.predict(text for text in TEXTS)
 
 
 def test_a_name_that_is_no_label_is_refused(pipeline):
@@ -122,3 +127,18 @@ def test_curves_of_other_labels_are_refused(calibrated, pipeline, tmp_path):
     other.save(tmp_path / "model" / "calibration")
     with pytest.raises(StoreError, match="the calibration knows 7 labels"):
         PipelineModel.load(tmp_path / "model")
+
+
+def test_a_model_saved_over_another_keeps_nothing_of_it(calibrated, pipeline, tmp_path):
+    calibrated.save(tmp_path / "model")
+    pipeline.save(tmp_path / "model")
+    assert PipelineModel.load(tmp_path / "model").calibration is None
+
+
+def test_a_loaded_model_can_be_saved_to_its_own_folder(calibrated, tmp_path):
+    expected = calibrated.predict(TEXTS, top_k=3)
+    calibrated.save(tmp_path / "model")
+    PipelineModel.load(tmp_path / "model").save(tmp_path / "model")
+    found = load_model(tmp_path / "model", verify=True).predict(TEXTS, top_k=3)
+    assert_array_equal(found.labels, expected.labels)
+    assert_array_equal(found.scores, expected.scores)

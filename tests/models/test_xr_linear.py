@@ -195,6 +195,8 @@ def test_a_damaged_or_foreign_folder_is_refused(model, tmp_path):
         ("facts", "layout", None, r"manifest\.json has its weights in layout 1.*Train"),
         ("facts", "features", 999, r"manifest\.json does not describe level 1.* 999 features"),
         ("arrays", "level2.shifts", None, r"manifest\.json does not describe level 2.*shifts"),
+        ("facts", "depth", None, r"manifest\.json does not describe a model \('depth'\)"),
+        ("facts", "depth", 1, r"does not describe a model that fits its tree"),
     ],
 )
 def test_a_model_of_another_layout_is_refused(model, tmp_path, group, name, value, message):
@@ -208,6 +210,56 @@ def test_a_model_of_another_layout_is_refused(model, tmp_path, group, name, valu
     manifest.write_text(json.dumps(content))
     with pytest.raises(StoreError, match=message):
         XRLinear.load(tmp_path / "model")
+
+
+def test_levels_and_threads_that_do_not_exist_are_refused(data, model):
+    X, _ = data
+    for level in (-1, model.tree.depth + 1):
+        with pytest.raises(ConfigError, match=f"level is {level}; the tree has the levels 0 to"):
+            model.predict_nodes(X, level)
+    for n_threads in (0, -2):
+        with pytest.raises(ConfigError, match=f"at least 1, got {n_threads}"):
+            model.predict(X[:1], n_threads=n_threads)
+
+
+def test_a_tree_of_other_labels_is_refused(model, tmp_path):
+    model.save(tmp_path / "model")
+    LabelTree.from_leaves([[0, 1], [2, 3]], branching=2).save(tmp_path / "model" / "tree")
+    with pytest.raises(StoreError, match="does not describe a model that fits its tree"):
+        XRLinear.load(tmp_path / "model")
+
+
+def test_damage_in_large_arrays_is_found_when_asked_for(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("xmc_core.persistence.store.CHECKED_BYTES", 0)
+    model.save(tmp_path / "model")
+    file = tmp_path / "model" / "level2.values.npy"
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    XRLinear.load(tmp_path / "model")
+    with pytest.raises(StoreError, match=r"level2\.values\.npy does not match its checksum"):
+        XRLinear.load(tmp_path / "model", verify=True)
+
+
+@pytest.mark.parametrize("n_parts", [2, 3, 40])
+def test_entries_that_stand_several_times_are_added_up(data, model, n_parts):
+    X, Y = data
+    parts = csr_array(
+        (
+            np.repeat(X.data / n_parts, n_parts),
+            np.repeat(X.indices, n_parts),
+            X.indptr * n_parts,
+        ),
+        X.shape,
+    )
+    expected = model.predict(X, n_threads=1)
+    found = model.predict(parts)
+    assert_array_equal(found.labels, expected.labels)
+    assert_allclose(found.scores, expected.scores, rtol=1e-5)
+    alone = model.predict(parts[:1])
+    assert_array_equal(alone.labels, expected.labels[:1])
+    assert_allclose(model.score(parts, Y).data, model.score(X, Y).data, rtol=1e-5)
+    trained = train_xr_linear(parts, Y, model.config, tree=model.tree).predict(X)
+    assert_allclose(trained.scores[:, 0], expected.scores[:, 0], atol=1e-3)
 
 
 def test_callers_at_the_same_time_get_their_own_answers(data, model):

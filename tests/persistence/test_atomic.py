@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -75,18 +76,76 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path):
         assert process.stdout.readline() == "now\n"
         os.kill(process.pid, signal.SIGKILL)
     assert (tmp_path / "target" / "file").read_text() == "old"
-    assert names(tmp_path) == {"target", ".target.partial"}
+    (left,) = names(tmp_path) - {"target"}
+    assert left.startswith(".target.")
     make(tmp_path / "target", "new")
     assert (tmp_path / "target" / "file").read_text() == "new"
     assert names(tmp_path) == {"target"}
 
 
 def test_a_folder_killed_between_the_two_renames_is_put_back(tmp_path: Path):
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from xmc_core.persistence import atomic\n"
+        "def halfway(fresh, folder, old):\n"
+        "    folder.rename(old)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "atomic._put_in_place = halfway\n"
+        "with atomic.fresh_folder(Path(sys.argv[1])): pass\n"
+    )
     make(tmp_path / "target", "old")
-    (tmp_path / "target").rename(tmp_path / ".target.old")
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "target")], check=False)
+    assert not (tmp_path / "target").exists()
     with pytest.raises(ValueError, match="half"):
         make_half(tmp_path / "target", ValueError("half"))
     assert (tmp_path / "target" / "file").read_text() == "old"
+    assert names(tmp_path) == {"target"}
+
+
+def test_of_several_writers_at_a_time_the_last_one_wins_whole(tmp_path: Path):
+    target = tmp_path / "target"
+    with fresh_folder(target) as first:
+        (first / "x").write_text("first")
+        with fresh_folder(target) as second:
+            (second / "x").write_text("second")
+            (second / "y").write_text("second")
+        assert names(target) == {"x", "y"}
+        (first / "z").write_text("first")
+    assert names(target) == {"x", "z"}
+    assert (target / "x").read_text() == "first"
+    assert names(tmp_path) == {"target"}
+
+
+def test_many_threads_at_once_leave_a_folder_of_one_of_them(tmp_path: Path):
+    target = tmp_path / "target"
+
+    def write(number: int) -> None:
+        for _ in range(20):
+            with fresh_folder(target) as fresh:
+                for name in "abc":
+                    (fresh / name).write_text(str(number))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    assert names(target) == set("abc")
+    assert len({file.read_text() for file in target.iterdir()}) == 1
+    assert names(tmp_path) == {"target"}
+
+
+def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path: Path, monkeypatch):
+    make(tmp_path / "target", "old")
+    rename = Path.rename
+
+    def no_second_rename(self: Path, to: Path) -> Path:
+        if self.name == "new":
+            raise PermissionError("not now")
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", no_second_rename)
+    with pytest.raises(PermissionError, match="not now"):
+        make(tmp_path / "target", "new")
+    assert (tmp_path / "target" / "file").read_text() == "old"
+    assert names(tmp_path) == {"target"}
 
 
 def test_text_is_replaced_in_one_step(tmp_path: Path):

@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 from scipy.sparse import csr_array, random_array
 
 from xmc_core.errors import StoreError
-from xmc_core.persistence import read_store, write_store
+from xmc_core.persistence import fresh_store, read_store, write_store
 
 ARRAYS = {
     "floats": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -114,6 +114,10 @@ def test_a_folder_without_manifest_is_refused(tmp_path: Path):
     damaged(tmp_path / "file", "cannot be read")
 
 
+def start(**content: Any) -> bytes:
+    return json.dumps({"format": "xmc-store", "version": 1, "kind": "thing", **content}).encode()
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -123,6 +127,9 @@ def test_a_folder_without_manifest_is_refused(tmp_path: Path):
         (b'{"format": "other"}', "is not an xmc manifest"),
         (b'{"format": "xmc-store", "version": 99}', "has format version 99; this release reads 1"),
         (b'{"format": "xmc-store", "version": 1, "kind": "thing"}', "lacks arrays, facts; restore"),
+        (start(facts=None, arrays={}), "does not describe a store"),
+        (start(facts={}, arrays=None), "does not describe a store"),
+        (start(facts={}, arrays={"a": {"dtype": "int64", "shape": [1]}}), "does not describe a"),
     ],
 )
 def test_a_broken_manifest_is_refused(folder: Path, content: bytes, words: str):
@@ -173,3 +180,37 @@ def test_the_manifest_lists_every_array(folder: Path):
     files = {f.stem for f in folder.glob("*.npy")}
     assert manifest["arrays"].keys() == files
     assert not re.search(r"\d{4}-\d\d-\d\d|:\d\d:", json.dumps(manifest))
+
+
+def save(folder: Path, **changes: Any) -> None:
+    with fresh_store(folder) as fresh:
+        write(fresh, **changes)
+
+
+def test_what_was_opened_from_a_folder_can_be_saved_there_again(tmp_path: Path):
+    save(tmp_path / "store")
+    opened = read_store(tmp_path / "store", "thing")
+    save(tmp_path / "store", arrays=opened.arrays, matrices={"X": opened.csr("X")}, strings={})
+    again = read_store(tmp_path / "store", "thing")
+    for name, array in ARRAYS.items():
+        assert_array_equal(again.arrays[name], array)
+        assert_array_equal(opened.arrays[name], array)  # the old file is still there for it
+    assert_array_equal(again.csr("X").toarray(), X.toarray())
+
+
+def test_parts_of_what_was_saved_before_do_not_stay(tmp_path: Path):
+    save(tmp_path / "store")
+    (tmp_path / "store" / "part").mkdir()
+    save(tmp_path / "store", strings={})
+    assert not (tmp_path / "store" / "part").exists()
+    assert not (tmp_path / "store" / "names.utf8.npy").exists()
+
+
+def test_a_folder_of_other_files_is_not_replaced(tmp_path: Path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(StoreError, match="holds files that xmc did not write"):
+        save(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+    (tmp_path / "empty").mkdir()
+    save(tmp_path / "empty")
+    assert read_store(tmp_path / "empty", "thing").facts["rows"] == 20

@@ -217,3 +217,7 @@ def test_refuses_features_that_are_not_numbers(X, targets, active):
     broken.data[7] = np.nan
     with pytest.raises(DataError, match="NaN"):
         train(broken, targets, active)
+    wide = csr_array(X.astype(np.float64))
+    wide.data[7] = 1e39  # a number in 64 bits, none in the solvers' 32
+    with pytest.raises(DataError, match="infinity"):
+        train(wide, targets, active)

@@ -54,10 +54,11 @@ def build_dataset(
             f"{train.source}: no label occurs{rare}, so there is nothing to learn; "
             'at least one document needs something in "labels".'
         )
-    if not in_test:
+    if kept.isdisjoint(in_test):
+        rare = f" that occurs {min_label_count} times (dataset.min_label_count)" if in_test else ""
         raise DataError(
-            f"{test.source}: no document has a label, so nothing could be measured; give a test "
-            "file with labels, or hold out a larger share (dataset.test_share)."
+            f"{test.source}: no document has a label{rare}, so nothing could be measured; give a "
+            "test file with labels, or hold out a larger share (dataset.test_share)."
         )
     if test_given and in_test.keys().isdisjoint(known):
         raise DataError(
@@ -166,5 +167,7 @@ def _names(ids: Sequence[str], names: Mapping[str, str] | None) -> tuple[list[st
     """Names to show, no two alike, and how many labels have none."""
     shown = [(names or {}).get(label, label) for label in ids]
     taken = Counter(shown)
-    unique = [n if taken[n] == 1 else f"{n} ({i})" for n, i in zip(shown, ids, strict=True)]
-    return unique, sum(label not in names for label in ids) if names is not None else 0
+    while len(taken) < len(shown):  # again if "name (id)" is another label's name
+        shown = [n if taken[n] == 1 else f"{n} ({i})" for n, i in zip(shown, ids, strict=True)]
+        taken = Counter(shown)
+    return shown, sum(label not in names for label in ids) if names is not None else 0

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from xmc_core.errors import ShapeError
-from xmc_core.persistence import read_store, write_store
+from xmc_core.persistence import fresh_store, read_store, write_store
 from xmc_core.types import Json, Pointers, SparseRows
 
 KIND = "dataset"
@@ -58,17 +58,18 @@ class Dataset:
         return counts.astype(np.int64)
 
     def save(self, folder: Path) -> None:
-        write_store(
-            folder,
-            KIND,
-            matrices={"Y_train": self.Y_train, "Y_test": self.Y_test},
-            strings={
-                "train_texts": self.train_texts,
-                "test_texts": self.test_texts,
-                "label_names": self.label_names,
-            },
-            facts=self.facts,
-        )
+        with fresh_store(folder) as fresh:
+            write_store(
+                fresh,
+                KIND,
+                matrices={"Y_train": self.Y_train, "Y_test": self.Y_test},
+                strings={
+                    "train_texts": self.train_texts,
+                    "test_texts": self.test_texts,
+                    "label_names": self.label_names,
+                },
+                facts=self.facts,
+            )
 
     @classmethod
     def load(cls, folder: Path) -> "Dataset":

@@ -85,10 +85,12 @@ def _from_arrays(
         raise DataError(
             f"{path}, array labels, row {row}: label {ordered[row, place]} stands twice."
         )
-    ranked = np.where(given, scores, -np.inf).astype(np.float32)
+    ranked = np.where(given, scores, -np.inf)
+    # Before they are rounded: scores near 1 may be told apart in 64 bits alone.
     order = np.argsort(-ranked, axis=1, kind="stable")[:, :MOST_LABELS]
     return Predictions(
-        np.take_along_axis(labels, order, 1).astype(np.int32), np.take_along_axis(ranked, order, 1)
+        np.take_along_axis(labels, order, 1).astype(np.int32),
+        np.take_along_axis(ranked, order, 1).astype(np.float32),
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from xmc_core.errors import ShapeError
-from xmc_core.persistence import read_store, write_store
+from xmc_core.persistence import fresh_store, read_store, write_store
 from xmc_core.types import Floats, Indices, SparseRows
 
 KIND = "predictions"
@@ -46,7 +46,8 @@ class Predictions:
         )
 
     def save(self, folder: Path) -> None:
-        write_store(folder, KIND, arrays={"labels": self.labels, "scores": self.scores})
+        with fresh_store(folder) as fresh:
+            write_store(fresh, KIND, arrays={"labels": self.labels, "scores": self.scores})
 
     @classmethod
     def load(cls, folder: Path) -> "Predictions":

@@ -1,8 +1,10 @@
 """The rows of X as kernels take them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from xmc_core.kernels.arguments import read_only
 from xmc_core.kernels.dense_rows import (
@@ -41,6 +43,7 @@ class Rows:
         """The last columns of X are its dense part if there are at least 32 of them that four in
         five rows fill. They are then held a second time as bfloat16, a quarter of what they take in
         X, and so are the other entries, side by side again."""
+        X = as_rows(X)
         indptr, indices = read_only(X.indptr, np.int64), read_only(X.indices, np.int32)
         values = read_only(X.data, np.float32)
         first, left = _first_dense(indices, *X.shape)
@@ -84,3 +87,13 @@ def _dense_rows(
 def _none(n_features: int) -> DenseRows:
     nothing = np.zeros((0, DIMS_AT_ONCE), np.uint16)
     return DenseRows(read_only(nothing), read_only(np.zeros(0, np.float32)), n_features, 0)
+
+
+def as_rows(matrix: Any) -> SparseRows:
+    """The same matrix as CSR whose column numbers ascend in every row, entries that stand twice
+    added up; itself if it is that already."""
+    rows = matrix if isinstance(matrix, csr_array) else csr_array(matrix)
+    if not rows.has_canonical_format:
+        rows = rows.copy()
+        rows.sum_duplicates()
+    return rows

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from xmc_core.persistence.atomic import fresh_folder, write_text
+from xmc_core.persistence.atomic import fresh_folder, put_back, write_text
 from xmc_core.types import Json
 
 
@@ -45,8 +45,10 @@ class Scratch:
         """The folder, without levels and weights that come from other data, settings or code. What
         else lies there stays: token ids are mapped into memory by then."""
         file = folder / "fingerprint"
+        put_back(folder / "latest")
         if not file.exists() or file.read_text(encoding="utf-8") != fingerprint:
-            for old in (folder / "latest", *folder.glob("level-*")):
+            file.unlink(missing_ok=True)  # first: killed from here on, the next run clears up, too
+            for old in (folder / "latest", *folder.glob("level-*"), *folder.glob(".level-*")):
                 shutil.rmtree(old, ignore_errors=True)
             write_text(file, fingerprint)
         return cls(folder)

@@ -4,6 +4,7 @@ Each holds the whole model (data parallel) or a share of it (`encoder.sharded`, 
 share of every batch, and adds its gradients to the others'. Only the first one reports and writes.
 """
 
+import math
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from xmc_core.errors import EncoderError
+from xmc_core.types import Indices
 
 Item = TypeVar("Item")
 
@@ -52,6 +54,15 @@ class World:
         if items and len(mine) < -(-len(items) // self.size):
             mine.append((items[-1], False))
         return mine
+
+    def rows(self, batch: Indices) -> tuple[Indices, float]:
+        """This process's rows of a batch, and by how many rows the sum of their losses is divided.
+
+        Where there are more processes than rows, some take the last one for nothing: all of them
+        count on each other's sums.
+        """
+        mine = batch[self.rank :: self.size]
+        return (mine, len(batch)) if len(mine) else (batch[-1:], math.inf)
 
     def add(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over the processes; in place."""

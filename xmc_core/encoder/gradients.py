@@ -76,11 +76,11 @@ class BatchGradient:
 
         Raises EncoderError if a single text is too much for the memory.
         """
-        mine = rows[self.world.rank :: self.world.size]
+        mine, n_rows = self.world.rows(rows)
         while True:
             result = None
             try:
-                result = self._attempt(mine, len(rows))
+                result = self._attempt(mine, n_rows)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -93,7 +93,7 @@ class BatchGradient:
         self.world.add([loss, *gradients])
         return loss, gradients
 
-    def _attempt(self, rows: Indices, n_rows: int) -> tuple[Tensor, list[Tensor]]:
+    def _attempt(self, rows: Indices, n_rows: float) -> tuple[Tensor, list[Tensor]]:
         parts = micro_batches(rows, self.tokens.lengths, self.max_tokens, self._at_least)
         device = self.encoder.device
         with training_attention(self.encoder.model, device):
@@ -116,7 +116,7 @@ class BatchGradient:
                         sums = [gradient.float() for gradient in gradients]
         return total, sums
 
-    def part(self, rows: Indices, n_rows: int) -> tuple[Tensor, list[Tensor]]:
+    def part(self, rows: Indices, n_rows: float) -> tuple[Tensor, list[Tensor]]:
         """Loss and gradients of some rows, as a share of a batch of `n_rows`."""
         loss = self.part_loss(rows, n_rows)
         gradients = torch.autograd.grad(
@@ -124,7 +124,7 @@ class BatchGradient:
         )
         return loss.detach(), list(gradients)
 
-    def part_loss(self, rows: Indices, n_rows: int) -> Tensor:
+    def part_loss(self, rows: Indices, n_rows: float) -> Tensor:
         """The rows' share of the mean loss of a batch of `n_rows`."""
         device = self.encoder.device
         ids, mask = (on_device(array, device) for array in self.tokens.padded(rows, self._multiple))

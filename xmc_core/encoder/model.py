@@ -17,7 +17,7 @@ from xmc_core.config import EncoderConfig
 from xmc_core.encoder.batches import encoding_batches
 from xmc_core.encoder.device import autocast, on_device, pick_device, resolve_dtype, run_jobs
 from xmc_core.encoder.distributed import ALONE, World
-from xmc_core.encoder.tokens import TokenStore, cut_to, tokenize
+from xmc_core.encoder.tokens import TokenStore, cut_to, largest_id, tokenize
 from xmc_core.encoder.weights import resolve_encoder, sha256
 from xmc_core.errors import ConfigError, EncoderError, StoreError
 from xmc_core.persistence import read_store, write_store
@@ -103,7 +103,7 @@ class TextEncoder:
             return torch.nn.functional.normalize(output.pooler_output.float(), dim=1)
         hidden = output.last_hidden_state.float()
         if self.pooling == "first":
-            pooled = hidden[:, 0]
+            pooled = hidden[:, 0] * mask[:, :1]  # 0 for a text without tokens, as its mean
         else:
             # The sum over the tokens: its mean points the same way.
             pooled = torch.einsum("btd,bt->bd", hidden, mask.float())
@@ -249,9 +249,9 @@ def _read(folder: Path, pooling: str) -> tuple[Any, Any]:
     if not tokenizer.is_fast:
         raise EncoderError(f"{folder} has no fast tokeniser; add the tokenizer.json of its model.")
     words = model.get_input_embeddings().num_embeddings
-    if (largest := tokenizer.backend_tokenizer.get_vocab_size()) > words:
+    if (known := largest_id(tokenizer) + 1) > words:
         raise EncoderError(
-            f"the tokeniser in {folder} knows {largest:,} tokens, its model {words:,}: they do not "
+            f"the tokeniser in {folder} knows {known:,} tokens, its model {words:,}: they do not "
             "belong together. Put the files of one model there."
         )
     if getattr(model, "pooler", None) is None and pooled:

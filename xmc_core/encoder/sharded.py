@@ -60,16 +60,17 @@ class ShardedGradient(BatchGradient):
         size = self.world.size
         shares = [
             micro_batches(rows[rank::size], self.tokens.lengths, self.max_tokens, self._at_least)
-            for rank in range(size)
+            for rank in range(min(size, len(rows)))
         ]
-        mine = shares[self.world.rank]
+        of_mine, n_rows = self.world.rows(rows)
+        mine = micro_batches(of_mine, self.tokens.lengths, self.max_tokens, self._at_least)
         passes = max(len(share) for share in shares)  # all take each pass together
         total = torch.zeros((), device=self.encoder.device)
         try:
             for number in range(passes):
                 model.set_requires_gradient_sync(number == passes - 1)
                 counts = number < len(mine)
-                loss = self.part_loss(mine[number] if counts else mine[-1], len(rows))
+                loss = self.part_loss(mine[number] if counts else mine[-1], n_rows)
                 # FSDP takes the mean over the processes, and the sum is wanted.
                 (loss * (size if counts else 0)).backward()  # type: ignore[no-untyped-call]
                 total += loss.detach() * counts

@@ -51,14 +51,23 @@ class TokenStore:
         """The store of some of the texts."""
         counts = self.lengths[rows]
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        shifts = np.repeat(self.offsets[rows] - offsets[:-1], counts)
-        return TokenStore(self.ids[np.arange(len(shifts)) + shifts], offsets, self.pad)
+        ids = np.empty(offsets[-1], self.ids.dtype)
+        for start, end in row_blocks(len(rows), BLOCK):  # numbers of tokens take 8 bytes each
+            first, last = offsets[start], offsets[end]
+            shifts = self.offsets[rows[start:end]] - offsets[start:end]
+            ids[first:last] = self.ids[
+                np.arange(first, last) + np.repeat(shifts, counts[start:end])
+            ]
+        return TokenStore(ids, offsets, self.pad)
 
     def padded(self, rows: NDArray[Any], multiple: int = 1) -> tuple[Pointers, Flags]:
         """Ids and mask of some texts, (len(rows), longest of them, rounded up to `multiple`); the
         mask is true on tokens."""
         starts, ends = self.offsets[rows], self.offsets[np.asarray(rows) + 1]
-        width = -(-int((ends - starts).max(initial=0)) // multiple) * multiple
+        longest = max(
+            1, int((ends - starts).max(initial=0))
+        )  # models want a token, if a hidden one
+        width = -(-longest // multiple) * multiple
         positions = starts[:, None] + np.arange(width)
         mask = positions < ends[:, None]
         ids = np.full(mask.shape, self.pad, np.int64)
@@ -94,7 +103,7 @@ def tokenize(
     `folder`, an existing one, the ids are written to a file there instead of held in memory.
     """
     backend = tokenizer.backend_tokenizer
-    kind = np.dtype(np.uint16 if backend.get_vocab_size() <= 2**16 else np.int32)
+    kind = np.dtype(np.uint16 if largest_id(tokenizer) < 2**16 else np.int32)
     characters = max_length * CHARACTERS_PER_TOKEN
     lengths = np.zeros(len(texts) + 1, np.int64)
     blocks = row_blocks(len(texts), BLOCK)
@@ -105,6 +114,11 @@ def tokenize(
             lengths[start + 1 : end + 1] = [len(text.ids) for text in encoded]
             ids.append(np.array([i for text in encoded for i in text.ids], kind))
     return TokenStore(ids.array(), np.cumsum(lengths), tokenizer.pad_token_id)
+
+
+def largest_id(tokenizer: Any) -> int:
+    """The largest id that a fast tokeniser may return; added tokens may leave gaps before it."""
+    return max(tokenizer.backend_tokenizer.get_vocab().values(), default=0)
 
 
 class _Ids:

@@ -52,7 +52,10 @@ class Validation:
                 if self.active is not None:
                     reached = torch.from_numpy(self.active[block].toarray() != 0)
                     scores.masked_fill_(~reached[:, parent_of].to(encoder.device), -torch.inf)
-                top = scores.topk(min(RANKS[-1], scores.shape[1]), dim=1).indices.cpu().numpy()
-            true = np.take_along_axis(self.targets[block].toarray() != 0, top, axis=1)
+                best = scores.topk(min(RANKS[-1], scores.shape[1]), dim=1)
+            true = np.take_along_axis(
+                self.targets[block].toarray() != 0, best.indices.cpu().numpy(), axis=1
+            )
+            true &= torch.isfinite(best.values).cpu().numpy()  # others fill up short lists
             hits += [true[:, :k].sum() / k for k in RANKS]
         return tuple(float(100 * hit / len(vectors)) for hit in hits)

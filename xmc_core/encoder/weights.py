@@ -71,6 +71,13 @@ def _sha256(file: Path, size: int, modified: int) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
+def weights_digest(name: str) -> str:
+    """Checksums of the files that hold an encoder's weights."""
+    folder = resolve_encoder(name)
+    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+    return " ".join(sha256(file) for file in files)
+
+
 def _minilm_folder() -> Path | None:
     # Found through the list of installed files: importing the package would run its code.
     try:

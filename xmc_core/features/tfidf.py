@@ -44,7 +44,7 @@ from xmc_core.features.tokens import GramBatch, find_grams, read_texts, text_bat
 from xmc_core.features.vocabulary import Vocabulary
 from xmc_core.kernels.tfidf import replace_numbers
 from xmc_core.parallel import feed_threads
-from xmc_core.persistence import read_store, write_store
+from xmc_core.persistence import fresh_store, read_store, write_store
 from xmc_core.types import Indices, Pointers, SparseRows
 
 KIND = "tfidf"
@@ -100,16 +100,17 @@ class TfidfVectorizer:
         return side_by_side(rows, widths, [block.config.weight for block in self.blocks])
 
     def save(self, folder: Path) -> None:
-        write_store(
-            folder,
-            KIND,
-            arrays={
-                f"{n}.{name}": getattr(block, name)
-                for n, block in enumerate(self.blocks)
-                for name in TERM_ARRAYS
-            },
-            facts={"config": asdict(self.config), "documents": self.n_documents},
-        )
+        with fresh_store(folder) as fresh:
+            write_store(
+                fresh,
+                KIND,
+                arrays={
+                    f"{n}.{name}": getattr(block, name)
+                    for n, block in enumerate(self.blocks)
+                    for name in TERM_ARRAYS
+                },
+                facts={"config": asdict(self.config), "documents": self.n_documents},
+            )
 
     @classmethod
     def load(cls, folder: Path) -> "TfidfVectorizer":

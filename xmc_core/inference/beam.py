@@ -10,6 +10,7 @@ from scipy.sparse import csr_array
 
 from xmc_core.config import per_level
 from xmc_core.data import Predictions
+from xmc_core.data.rows import as_rows
 from xmc_core.errors import ConfigError, ShapeError
 from xmc_core.inference.post_processors import codes_per_level, kept_as
 from xmc_core.kernels.arguments import read_only
@@ -128,6 +129,8 @@ class Searcher:
         levels were trained on.
         """
         indptr, indices, values = self._rows(X)
+        if n_threads == 0 or n_threads < -1:
+            resolve_threads(n_threads)  # says what is wrong; else asked where there are threads
         n_samples = len(indptr) - 1
         labels = np.empty((n_samples, top_k), np.int32)
         scores = np.empty((n_samples, top_k), np.float32)
@@ -157,8 +160,9 @@ class Searcher:
             share = max(1, min(BLOCK_ROWS, -(-n_samples // n_threads)))
             ascending = all(map_threads(search, row_blocks(n_samples, share), n_threads))
         if not ascending:
+            X = as_rows(csr_array((values, indices, indptr), (n_samples, self.n_features)))
             return self.search(
-                as_rows(X), beam_size=beam_size, top_k=top_k, n_threads=n_threads, vector=vector
+                X, beam_size=beam_size, top_k=top_k, n_threads=n_threads, vector=vector
             )
         return Predictions(labels, scores)
 
@@ -297,12 +301,6 @@ def allowed_nodes(
         before = np.concatenate([[0], np.cumsum(flags[-1])])
         flags.append(before[level.pointer[1:]] > before[level.pointer[:-1]])
     return flags[::-1]
-
-
-def as_rows(matrix: Any) -> SparseRows:
-    """The same matrix as CSR with sorted column numbers; itself if it is that already."""
-    rows = matrix if isinstance(matrix, csr_array) else csr_array(matrix)
-    return rows if rows.has_sorted_indices else rows.sorted_indices()
 
 
 def _check(levels: Sequence[ChunkedWeights], slot_labels: Indices | None, n_labels: int) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from xmc_core.config import CalibrationConfig
 from xmc_core.data.predictions import Predictions
 from xmc_core.errors import ConfigError, DataError, ShapeError
-from xmc_core.persistence import read_store, write_store
+from xmc_core.persistence import fresh_store, read_store, write_store
 from xmc_core.types import Doubles, Flags, Indices, Json
 
 KIND = "calibration"
@@ -128,7 +128,9 @@ class Calibration:
 
     def save(self, folder: Path) -> None:
         arrays = {name: getattr(self, name) for name in ("knots", "levels", "shifts", "points")}
-        write_store(folder, KIND, arrays=arrays, facts={"method": self.method, "fit": self.facts})
+        facts = {"method": self.method, "fit": self.facts}
+        with fresh_store(folder) as fresh:
+            write_store(fresh, KIND, arrays=arrays, facts=facts)
 
     @classmethod
     def load(cls, folder: Path) -> "Calibration":

@@ -15,7 +15,8 @@ from scipy.sparse import csr_array
 
 from xmc_core.config import per_level
 from xmc_core.data import Predictions
-from xmc_core.inference.beam import ALONE, BLOCK_ROWS, Searcher, as_rows
+from xmc_core.data.rows import as_rows
+from xmc_core.inference.beam import ALONE, BLOCK_ROWS, Searcher
 from xmc_core.inference.post_processors import LOG, kept_as
 from xmc_core.kernels.beam import LOGARITHMS, PRODUCTS
 from xmc_core.kernels.simd import HAVE_VECTOR_CODE

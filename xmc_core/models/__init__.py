@@ -15,12 +15,14 @@ KINDS: dict[str, type[XRLinear] | type[PipelineModel]] = {
 }
 
 
-def load_model(folder: Path | str) -> XRLinear | PipelineModel:
+def load_model(folder: Path | str, *, verify: bool = False) -> XRLinear | PipelineModel:
     """Open any saved model; its manifest says which kind it is.
+
+    `verify` compares the checksums of all weights, for which they are read once.
 
     Raises StoreError if the folder is not a model, or is incomplete, altered or damaged.
     """
     kind = read_manifest(folder)["kind"]
     if kind not in KINDS:
         raise StoreError(f"{folder} holds a {kind}, not a model; models are: {', '.join(KINDS)}.")
-    return KINDS[kind].load(Path(folder))
+    return KINDS[kind].load(Path(folder), verify=verify)

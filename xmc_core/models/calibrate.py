@@ -14,8 +14,8 @@ import numpy as np
 
 from xmc_core.config import Config
 from xmc_core.data import Predictions
+from xmc_core.data.rows import as_rows
 from xmc_core.errors import DataError
-from xmc_core.inference.beam import as_rows
 from xmc_core.inference.calibration import Calibration, fit_calibration, shuffled_runs
 from xmc_core.metrics.matching import find_hits
 from xmc_core.reporting import SILENT, Reporter

@@ -8,9 +8,9 @@ import numpy as np
 from scipy.sparse import csr_array, vstack
 
 from xmc_core.config import Config, RankersConfig, per_level
-from xmc_core.data.rows import Rows
+from xmc_core.data.rows import Rows, as_rows
 from xmc_core.errors import ShapeError
-from xmc_core.inference.beam import Searcher, as_rows
+from xmc_core.inference.beam import Searcher
 from xmc_core.rankers.negatives import HELD_OUT, MATCHER_AWARE, TEACHER_FORCING, active_rows
 from xmc_core.rankers.relevance import favour_rare_labels
 from xmc_core.rankers.train import Level, LevelOutcome, checked_rows, train_together

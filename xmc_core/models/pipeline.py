@@ -25,7 +25,8 @@ from xmc_core.features.tfidf import TfidfVectorizer
 from xmc_core.inference.calibration import Calibration, OperatingPoint
 from xmc_core.inference.ensemble import average_predictions, average_scores
 from xmc_core.models.xr_linear import XRLinear
-from xmc_core.persistence import read_store, write_store
+from xmc_core.persistence import fresh_store, read_store, write_store
+from xmc_core.persistence.store import read_manifest
 from xmc_core.types import Halves, Json, SparseRows
 
 if TYPE_CHECKING:
@@ -49,11 +50,19 @@ class SavedEncoder:
     precision: str = "auto"
     """`encoder.precision` of the settings that it was trained with."""
 
+    manifest: Json | None = None
+    """Of the folder when the rankers were opened; None: whatever lies there."""
+
     @cached_property
     def opened(self) -> "TextEncoder":
         from xmc_core.encoder.device import MasterWeights, resolve_dtype
         from xmc_core.encoder.model import TextEncoder
 
+        if self.manifest is not None and read_manifest(self.folder) != self.manifest:
+            raise StoreError(
+                f"{self.folder} was replaced since the model was loaded, and the rankers in memory "
+                "do not belong to the encoder that lies there now; load the model again."
+            )
         encoder = TextEncoder.load(self.folder)
         # Cast for good: nothing trains or saves it again.
         MasterWeights([encoder.model], resolve_dtype(self.precision, encoder.device))
@@ -80,14 +89,15 @@ class Member:
     def save(self, folder: Path) -> None:
         self.model.save(folder / "model")
         if self.encoder is not None:
-            shutil.copytree(self.encoder.folder, folder / "encoder", dirs_exist_ok=True)
+            shutil.copytree(self.encoder.folder, folder / "encoder")
 
     @classmethod
-    def load(cls, folder: Path) -> "Member":
-        encoder, model = folder / "encoder", XRLinear.load(folder / "model")
+    def load(cls, folder: Path, *, verify: bool = False) -> "Member":
+        encoder, model = folder / "encoder", XRLinear.load(folder / "model", verify=verify)
         if not encoder.is_dir():
             return cls(model)
-        return cls(model, SavedEncoder(encoder, model.config.encoder.precision))
+        saved = SavedEncoder(encoder, model.config.encoder.precision, read_manifest(encoder))
+        return cls(model, saved)
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,6 +261,11 @@ class PipelineModel:
     def _tfidf(self, texts: Sequence[str]) -> SparseRows:
         if isinstance(texts, str):
             raise DataError('predict takes a list of texts; for a single one pass ["..."].')
+        if not hasattr(texts, "__len__"):
+            raise DataError(
+                f"predict takes a list of texts, as they are read more than once, got a "
+                f"{type(texts).__name__}; pass list(...)."
+            )
         for row, text in enumerate(texts):
             if not isinstance(text, str):
                 raise DataError(f"text {row} is of type {type(text).__name__}; texts are strings.")
@@ -270,23 +285,27 @@ class PipelineModel:
         ]
 
     def save(self, folder: Path | str) -> None:
-        """Write everything that prediction needs, so that the folder can be moved anywhere."""
-        folder = Path(folder)
+        """Write everything that prediction needs, so that the folder can be moved anywhere.
+
+        What was saved there before is replaced in one step.
+        """
         facts = dict(self.facts or {})
         if len(self.members) > 1:
             facts |= {"members": len(self.members), "average": self.average}
-        write_store(folder, KIND, strings={"label_names": self.label_names}, facts=facts)
-        self.vectorizer.save(folder / "vectorizer")
-        for own, member in zip(
-            member_folders(folder, len(self.members)), self.members, strict=True
-        ):
-            member.save(own)
-        if self.calibration is not None:
-            self.calibration.save(folder / "calibration")
+        with fresh_store(folder) as fresh:
+            write_store(fresh, KIND, strings={"label_names": self.label_names}, facts=facts)
+            self.vectorizer.save(fresh / "vectorizer")
+            folders = member_folders(fresh, len(self.members))
+            for own, member in zip(folders, self.members, strict=True):
+                member.save(own)
+            if self.calibration is not None:
+                self.calibration.save(fresh / "calibration")
 
     @classmethod
-    def load(cls, folder: Path | str) -> "PipelineModel":
+    def load(cls, folder: Path | str, *, verify: bool = False) -> "PipelineModel":
         """Open a saved pipeline; arrays are memory-mapped, encoders wait for their first text.
+
+        `verify` compares the checksums of all weights, for which they are read once.
 
         Raises StoreError if the folder is not a pipeline, or is incomplete, altered or damaged.
         """
@@ -296,7 +315,9 @@ class PipelineModel:
         n_members = facts.pop("members", 1)
         average = facts.pop("average", EnsembleConfig().average)
         vectorizer = TfidfVectorizer.load(folder / "vectorizer")
-        members = tuple(Member.load(own) for own in member_folders(folder, n_members))
+        members = tuple(
+            Member.load(own, verify=verify) for own in member_folders(folder, n_members)
+        )
         curves = folder / "calibration"
         calibration = Calibration.load(curves) if curves.is_dir() else None
         names = store.strings("label_names")

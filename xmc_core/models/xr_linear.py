@@ -15,15 +15,15 @@ from scipy.sparse import csr_array
 
 from xmc_core.config import Config, config_from_mapping, to_mapping
 from xmc_core.data import Predictions
-from xmc_core.data.rows import Rows
+from xmc_core.data.rows import Rows, as_rows
 from xmc_core.errors import ConfigError, DataError, ShapeError, StoreError
 from xmc_core.features.label_features import label_centroids
-from xmc_core.inference.beam import Searcher, allowed_nodes, as_rows
+from xmc_core.inference.beam import Searcher, allowed_nodes
 from xmc_core.inference.mean_paths import MeanSearcher, make_searcher
 from xmc_core.models.clusters import find_clusters
 from xmc_core.models.levels import search_nodes, train_levels
-from xmc_core.persistence import read_store, write_store
-from xmc_core.persistence.atomic import fresh_folder
+from xmc_core.persistence import fresh_store, read_store, write_store
+from xmc_core.persistence.store import MANIFEST
 from xmc_core.rankers.train import checked_rows
 from xmc_core.rankers.weights import ChunkedWeights
 from xmc_core.reporting import SILENT, Reporter
@@ -163,7 +163,11 @@ class XRLinear:
         """(n_samples, nodes of `level`) scores of the nodes that the beam keeps at that level.
 
         Level 0 is the root, which every row reaches with score 1.
+
+        Raises ConfigError if the tree has no such level.
         """
+        if not 0 <= level <= self.tree.depth:
+            raise ConfigError(f"level is {level}; the tree has the levels 0 to {self.tree.depth}.")
         if level == 0:
             return csr_array(np.ones((X.shape[0], 1), np.float32))
         allowed = self._allowed_nodes()
@@ -201,37 +205,42 @@ class XRLinear:
             "features": self.n_features,
             "depth": self.tree.depth,
         }
-        with fresh_folder(Path(folder)) as fresh:
+        with fresh_store(folder) as fresh:
             self.tree.save(fresh / "tree")
             write_store(fresh, KIND, arrays=arrays, facts=facts)
 
     @classmethod
-    def load(cls, folder: Path | str) -> "XRLinear":
+    def load(cls, folder: Path | str, *, verify: bool = False) -> "XRLinear":
         """Open a saved model. Weights stay on disk until they are read.
+
+        `verify` reads all of them and compares their checksums; without it only the smaller arrays,
+        up to 256 MB.
 
         Raises StoreError if the folder is not such a model, or is incomplete, altered or damaged.
         """
         folder = Path(folder)
-        store = read_store(folder, KIND)
+        store = read_store(folder, KIND, verify=verify)
         if (layout := store.facts.get("layout", 1)) != LAYOUT:
             raise StoreError(
-                f"{folder / 'manifest.json'} has its weights in layout {layout}; this release "
+                f"{folder / MANIFEST} has its weights in layout {layout}; this release "
                 f"reads layout {LAYOUT}. Train the model again."
             )
-        n_features = int(store.facts["features"])
-        levels = []
-        for number in range(1, store.facts["depth"] + 1):
-            try:
+        what = "a model"
+        try:
+            n_features, levels = int(store.facts["features"]), []
+            for number in range(1, store.facts["depth"] + 1):
+                what = f"level {number} of a model"
                 arrays = _of_level(store.arrays, number)
                 levels.append(ChunkedWeights.from_arrays(arrays, n_features))
-            except (KeyError, ShapeError) as error:
-                raise StoreError(
-                    f"{folder / 'manifest.json'} does not describe level {number} of a model "
-                    f"({error}); restore or rebuild the folder."
-                ) from error
-        config = config_from_mapping(store.facts["config"], str(folder))
-        allowed = store.arrays.get("allowed")
-        return cls(LabelTree.load(folder / "tree"), tuple(levels), config, n_features, allowed)
+            what = "a model that fits its tree"
+            config = config_from_mapping(store.facts["config"], str(folder))
+            tree, allowed = LabelTree.load(folder / "tree"), store.arrays.get("allowed")
+            return cls(tree, tuple(levels), config, n_features, allowed)
+        except (KeyError, ShapeError, DataError) as error:
+            raise StoreError(
+                f"{folder / MANIFEST} does not describe {what} ({error}); restore or rebuild the "
+                "folder."
+            ) from error
 
 
 def train_xr_linear(

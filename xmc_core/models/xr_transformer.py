@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array
 
-import xmc_core.encoder
+import xmc_core
 from xmc_core.config import Config, RankersConfig, to_mapping
+from xmc_core.data.rows import as_rows
 from xmc_core.encoder.checkpoint import Saved, Scratch, fingerprint
 from xmc_core.encoder.device import MasterWeights, resolve_dtype
 from xmc_core.encoder.distributed import ALONE, World
@@ -28,9 +29,9 @@ from xmc_core.encoder.plan import LevelPlan, plan_levels
 from xmc_core.encoder.sharded import full, is_sharded, shard
 from xmc_core.encoder.tokens import TokenStore
 from xmc_core.encoder.validation import Validation
-from xmc_core.errors import ConfigError, ShapeError
+from xmc_core.encoder.weights import weights_digest
+from xmc_core.errors import ConfigError, DataError, ShapeError
 from xmc_core.features.joined import join_features
-from xmc_core.inference.beam import as_rows
 from xmc_core.models.levels import search_nodes
 from xmc_core.persistence import read_store, write_store
 from xmc_core.persistence.atomic import fresh_folder
@@ -91,7 +92,7 @@ def fine_tune(
 
     Raises
     ------
-    ConfigError, EncoderError, ShapeError
+    ConfigError, DataError, EncoderError, ShapeError
         Before the first step, if settings, tree and data do not fit, or there is no such encoder.
     """
     X, Y = as_rows(X), as_rows(Y)
@@ -100,6 +101,8 @@ def fine_tune(
             f"there are {len(texts):,} texts, {X.shape[0]:,} rows of X and {Y.shape[0]:,} of Y; "
             "all must hold the same samples in the same order."
         )
+    if len(texts) == 0:
+        raise DataError("there are no training documents to fine-tune an encoder on.")
     plans = plan_levels(tree, config.encoder)
     if plans and config.encoder.validation_rows >= len(texts):
         raise ConfigError(
@@ -175,6 +178,8 @@ class _Prepared:
 
 
 KIND = "prepared-level"
+PARTS = ("encoder", "features", "inference", "kernels", "models", "rankers", "solvers")
+"""Of the library: what decides on the outcome of a step. A checkpoint of other code is not used."""
 
 
 class _Run:
@@ -232,8 +237,13 @@ class _Run:
                 self.tokens.ids, self.tokens.offsets, *self.tree.pointers,
                 X.indptr, X.indices, X.data, Y.indptr, Y.indices, Y.data,
             ],
-            {"encoder": settings["encoder"], "rankers": settings["rankers"]},
-            [Path(__file__), *Path(xmc_core.encoder.__path__[0]).glob("*.py")],
+            {
+                "encoder": settings["encoder"],
+                "weights": weights_digest(self.config.encoder.name),
+                "rankers": settings["rankers"],
+                "post_processor": settings["inference"]["post_processor"],
+            },
+            [file for part in PARTS for file in Path(xmc_core.__path__[0], part).glob("*.py")],
         )  # fmt: skip
 
     def level(self, plan: LevelPlan, total_steps: int) -> None:

@@ -8,7 +8,8 @@ Nothing is pickled, and no clock, host or user name is written: equal content, e
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from xmc_core.errors import StoreError
-from xmc_core.persistence.atomic import write_text
+from xmc_core.persistence.atomic import fresh_folder, write_text
 from xmc_core.types import Json, SparseRows
 
 FORMAT = "xmc-store"
 FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
 CHECKED_BYTES = 256 * 2**20
 """Checksums are compared at loading, the smallest arrays first, up to so many bytes in all: a
 quarter of a second. Those of the others only with `verify`."""
@@ -58,6 +60,24 @@ class Store:
         return [
             text[a:b].decode("utf-8") for a, b in zip(starts.tolist(), ends.tolist(), strict=True)
         ]
+
+
+@contextmanager
+def fresh_store(folder: Path | str) -> Iterator[Path]:
+    """A new folder to save something into, which then takes the place of `folder` in one step.
+
+    What is saved may have been opened from there: its arrays stay readable.
+
+    Raises StoreError if `folder` holds what was not saved by xmc, which would be lost.
+    """
+    folder = Path(folder).resolve()
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
+        raise StoreError(
+            f"{folder} holds files that xmc did not write, and saving would replace the whole "
+            "folder; choose another one, or empty it."
+        )
+    with fresh_folder(folder) as fresh:
+        yield fresh
 
 
 def write_store(
@@ -104,7 +124,7 @@ def write_store(
         },
         "arrays": listing,
     }
-    write_text(folder / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    write_text(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
 
 def read_store(folder: Path | str, kind: str, *, verify: bool = False) -> Store:
@@ -156,7 +176,7 @@ def read_store(folder: Path | str, kind: str, *, verify: bool = False) -> Store:
 
 def read_manifest(folder: Path | str) -> Json:
     """The manifest of a store: kind, facts, arrays."""
-    file = Path(folder) / "manifest.json"
+    file = Path(folder) / MANIFEST
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -176,8 +196,19 @@ def read_manifest(folder: Path | str) -> Json:
         raise StoreError(
             f"{file} lacks {', '.join(sorted(missing))}; restore or rebuild the folder."
         )
+    if not _describes_arrays(manifest["arrays"]) or not isinstance(manifest["facts"], dict):
+        raise StoreError(
+            f"{file} does not describe a store; it was altered. Restore or rebuild the folder."
+        )
     content: Json = manifest
     return content
+
+
+def _describes_arrays(listing: Any) -> bool:
+    return isinstance(listing, dict) and all(
+        isinstance(entry, dict) and {"dtype", "shape", "crc32"} <= entry.keys()
+        for entry in listing.values()
+    )
 
 
 def _crc32(array: NDArray[Any]) -> int:

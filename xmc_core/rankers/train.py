@@ -293,8 +293,10 @@ def _gather_parents(
 def checked_rows(X: SparseRows) -> Rows:
     """X as the solvers take it. Raises DataError if it holds a NaN or an infinity."""
     # One that is not finite makes the sum so; a matrix of flags would take a quarter of the values'
-    # memory.
-    if not np.isfinite(X.data.sum(dtype=np.float64)):
+    # memory. In 32 bits, as the solvers see them: what is too large for that becomes an infinity.
+    with np.errstate(over="ignore"):
+        values = X.data.astype(np.float32, copy=False)
+    if not np.isfinite(values.sum(dtype=np.float64)):
         raise DataError("X holds a NaN or an infinity; features must be finite numbers.")
     return Rows.of(X)
 

@@ -62,7 +62,7 @@ from xmc_core.metrics.tables import (
     slices_csv,
     thresholds_csv,
 )
-from xmc_core.persistence.atomic import write_text
+from xmc_core.persistence.atomic import fresh_file, write_text
 from xmc_core.reporting import Reporter
 from xmc_core.stages.ambiguity import ambiguous_labels
 from xmc_core.tree.describe import TreeGuide
@@ -171,7 +171,8 @@ def run(inputs: "Inputs", config: Config, out: Path, report: Reporter) -> None:
     write_text(out / "comparison.json", comparison_json(intervals, compared, over_members))
     write_text(out / "pairs.csv", pairs_csv(compare_pairs(rows, seed=config.seed)))
     for name in REPORT_FILES:  # last, when nothing can go wrong any more
-        _replace(inputs.paths.reports / name, files[name])
+        with fresh_file(inputs.paths.reports / name) as fresh:
+            fresh.write_bytes(files[name])
     report.metrics(**{name: metrics[MODELS[-1]][name] for name in SUMMARY})
 
 
@@ -396,14 +397,3 @@ def _pictures(
 def _curves(file: Path) -> str:
     """The learning curve as the encoder's stage wrote it; without one, its header alone."""
     return file.read_text(encoding="utf-8") if file.exists() else empty_curves()
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """Put a file in its place in one step."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -24,7 +24,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from xmc_core.errors import DataError, ShapeError
-from xmc_core.persistence import read_store, write_store
+from xmc_core.persistence import fresh_store, read_store, write_store
 from xmc_core.types import Indices, Pointers, SparseRows
 
 KIND = "label-tree"
@@ -152,19 +152,20 @@ class LabelTree:
         return levels[::-1]
 
     def save(self, folder: Path) -> None:
-        write_store(
-            folder,
-            KIND,
-            arrays={
-                "slot_labels": self.slot_labels,
-                **{f"level{t}.pointers": p for t, p in enumerate(self.pointers, start=1)},
-            },
-            facts={
-                "depth": self.depth,
-                "labels": self.n_labels,
-                "level_sizes": list(self.level_sizes),
-            },
-        )
+        with fresh_store(folder) as fresh:
+            write_store(
+                fresh,
+                KIND,
+                arrays={
+                    "slot_labels": self.slot_labels,
+                    **{f"level{t}.pointers": p for t, p in enumerate(self.pointers, start=1)},
+                },
+                facts={
+                    "depth": self.depth,
+                    "labels": self.n_labels,
+                    "level_sizes": list(self.level_sizes),
+                },
+            )
 
     @classmethod
     def load(cls, folder: Path) -> "LabelTree":
