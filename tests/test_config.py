@@ -1,7 +1,12 @@
 """Parameters: where they come from, and what is refused."""
 
 import dataclasses
+import os
 import re
+import shutil
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from textwrap import dedent
 
@@ -97,6 +102,40 @@ def test_overrides_come_last(params: Path):
 def test_the_working_directorys_file_is_read(params: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(params.parent)
     assert load_config(preset="small").tree.branching == 4
+
+
+def test_the_presets_come_with_a_wheel(tmp_path: Path):
+    pytest.importorskip("setuptools", "77")
+    source, site, elsewhere = (tmp_path / name for name in ("source", "site", "elsewhere"))
+    for name in ("xmc_core", "orchestration"):
+        shutil.copytree(
+            PROJECT / name,
+            source / name,
+            symlinks=True,
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
+    for name in ("pyproject.toml", "README.md", "LICENSE", "params.yaml"):
+        shutil.copy(PROJECT / name, source)
+    elsewhere.mkdir()
+
+    def run(code: str, folder: Path) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(site)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()[-1]
+
+    wheel = run("from setuptools import build_meta; print(build_meta.build_wheel('.'))", source)
+    with zipfile.ZipFile(source / wheel) as archive:
+        archive.extractall(site)
+    code = "import xmc_core; print(xmc_core.__file__, xmc_core.load_config(preset='linear'))"
+    file, _, config = run(code, elsewhere).partition(" ")
+    assert Path(file).is_relative_to(site)
+    assert config == str(load_config(PROJECT / "params.yaml", preset="linear"))
 
 
 def test_one_value_stands_for_a_list_of_one_and_kinds_for_every_level():
@@ -265,6 +304,10 @@ def test_unknown_presets_and_data_sets_are_named_with_the_known(params: Path):
         (b"presets: {small: [1]}", r"presets.small must be a mapping, got \[1\]"),
         (b"presets: [small]", r"presets must be a mapping, got \['small'\]"),
         (b"presets: {}", r"has no presets.small; it knows none"),
+        (b"presets: {2024: {}}", r"presets has 2024, which YAML does not take for text"),
+        (b"datasets: [here, 2024]", r"datasets has 2024, which YAML does not take for text"),
+        (b"settings: {no: {}}", r"settings has False, which YAML does not take for text"),
+        (b"datasets: here", r"datasets must be a list, got 'here'"),
         (b"\xff\xfe", r"is not UTF-8 \(byte 1\)"),
     ],
 )

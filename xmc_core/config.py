@@ -37,6 +37,11 @@ POOLINGS = ("mean", "first", "pooler")
 ENCODER_LOSSES = ("squared_hinge", "hinge", "bce")
 PATHS = ("best", "mean")
 AVERAGES = ("softmax", "sigmoid", "rank")
+PARAMS_GROUPS = (
+    ("presets", dict, "mapping"),
+    ("datasets", list, "list"),
+    ("settings", dict, "mapping"),
+)
 
 Value = TypeVar("Value")
 
@@ -741,8 +746,6 @@ def load_config(
         params, where = read_params(path)
         group, name = ("presets", preset) if preset is not None else ("settings", dataset)
         known = params.get(group) or {}
-        if not isinstance(known, Mapping):
-            raise ConfigError(f"{where}: {group} must be a mapping, got {known!r}.")
         if name not in known:
             raise ConfigError(
                 f"{where} has no {group}.{name}; it knows {', '.join(sorted(known)) or 'none'}."
@@ -762,7 +765,7 @@ def read_params(path: Path | str | None = None) -> tuple[Json, str]:
     """Read a params file; returns its content and its name for error messages."""
     file = Path(path) if path is not None else Path("params.yaml")
     if path is None and not file.exists():
-        file = Path(__file__).parents[1] / "params.yaml"  # an editable install: the repository's
+        file = Path(__file__).with_name("params.yaml")  # a link; a wheel holds the file itself
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -775,6 +778,16 @@ def read_params(path: Path | str | None = None) -> tuple[Json, str]:
         raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{file} must hold a mapping with `presets`, `datasets` and `settings`.")
+    for group, kind, title in PARAMS_GROUPS:
+        names = content.get(group) or kind()
+        if not isinstance(names, kind):
+            raise ConfigError(f"{file}: {group} must be a {title}, got {names!r}.")
+        for name in names:
+            if not isinstance(name, str):
+                raise ConfigError(
+                    f"{file}: {group} has {name!r}, which YAML does not take for text; choose "
+                    "another name."
+                )
     return content, str(file)
 
 

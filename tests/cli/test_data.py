@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,116 @@ def test_an_existing_data_set_is_replaced_only_on_demand(
     assert "'cars' has settings already; leave out --preset" in refused.err
 
 
+@pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch):
+    """Do something when the next `data add` has read the files, or written params.yaml."""
+    from xmc_core.cli import intake
+
+    def patch(what: str, act: Callable[[], None]) -> None:
+        real = getattr(intake, what)
+
+        def slow(*arguments, **options):
+            outcome = real(*arguments, **options)
+            monkeypatch.setattr(intake, what, real)
+            act()
+            return outcome
+
+        monkeypatch.setattr(intake, what, slow)
+
+    return patch
+
+
+def test_what_others_change_while_files_are_read_stays(
+    xmc: Command, project: Path, train_file: Path, meanwhile
+):
+    params = project / "params.yaml"
+
+    def change() -> None:
+        params.write_text(params.read_text().replace("branching: 4", "branching: 5"))
+        assert xmc("data", "add", "boats", "--train", train_file).code == 0
+
+    meanwhile("read_raw", change)
+    assert xmc("data", "add", "cars", "--train", train_file).code == 0
+    content = yaml.safe_load(params.read_text())
+    assert content["datasets"] == ["here", "boats", "cars"]
+    assert content["settings"].keys() == {"here", "boats", "cars"}
+    assert content["presets"]["other"]["tree"]["branching"] == 5
+
+
+def test_the_same_data_set_added_meanwhile_is_not_replaced(
+    xmc: Command, project: Path, train_file: Path, tmp_path: Path, meanwhile
+):
+    other = write_documents(tmp_path / "other.jsonl", small_documents(30))
+    meanwhile("read_raw", lambda: xmc("data", "add", "cars", "--train", other))
+    result = xmc("data", "add", "cars", "--train", train_file)
+    assert result.code == 2
+    assert "the data set 'cars' exists already; --replace" in result.err
+    kept = project / "data" / "raw" / "cars" / "train.jsonl"
+    assert kept.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_when_the_files_cannot_be_put_there_only_its_own_lines_are_taken_back(
+    xmc: Command, project: Path, train_file: Path, meanwhile, edited: bool
+):
+    params = project / "params.yaml"
+
+    def fail() -> None:
+        if edited:
+            params.write_text(f"{params.read_text()}# a newer edit\n")
+        raise OSError("no place there")
+
+    meanwhile("write_text", fail)
+    result = xmc("data", "add", "cars", "--train", train_file)
+    assert result.code == 2
+    assert "no place there" in result.err
+    assert not (project / "data" / "raw" / "cars").exists()
+    if edited:
+        assert params.read_text().endswith("# a newer edit\n")
+    else:
+        assert params.read_text() == PARAMS
+
+
+def test_two_data_sets_added_at_a_time_are_both_there(project: Path, train_file: Path):
+    names = [f"set{n}" for n in range(4)]
+    adding = [
+        subprocess.Popen(
+            [sys.executable, "-c", ENTRY, "data", "add", name, "--train", str(train_file)],
+            env=with_this_code(),
+            stdout=subprocess.DEVNULL,
+        )
+        for name in names
+    ]
+    assert [process.wait(120) for process in adding] == [0] * len(names)
+    content = yaml.safe_load((project / "params.yaml").read_text())
+    assert sorted(content["datasets"]) == ["here", *names]
+    assert content["settings"].keys() == {"here", *names}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"presets: [", "params.yaml is not valid YAML: while parsing"),
+        (b"# caf\xe9\n" + PARAMS.encode(), "params.yaml is not UTF-8 (byte 6); convert it."),
+        (b"- here\n", "params.yaml must hold a mapping"),
+        (b"datasets: 7\n", "params.yaml: datasets must be a list, got 7."),
+        (
+            PARAMS.replace("settings:", "settings:\n  2024: {}").encode(),
+            "params.yaml: settings has 2024, which YAML does not take for text; choose another",
+        ),
+    ],
+)
+def test_a_broken_params_file_is_one_line(
+    xmc: Command, project: Path, train_file: Path, content: bytes, words: str
+):
+    (project / "params.yaml").write_bytes(content)
+    for command in (["data", "add", "cars", "--train", train_file], ["run", "-d", "nowhere"]):
+        result = xmc(*command)
+        assert result.code == 2
+        assert words in result.err
+        assert len(result.err.splitlines()) == 1
+
+
 def test_a_bad_replacement_leaves_the_old_files(
     xmc: Command, project: Path, train_file: Path, tmp_path: Path
 ):
@@ -200,7 +311,8 @@ def test_a_full_disk_is_one_message_and_leaves_nothing(project: Path, tmp_path: 
     assert done.returncode == 2
     assert "File too large; the limit on file sizes is too low" in done.stderr
     assert "Traceback" not in done.stderr
-    assert tree_of(project) == {**before, "data": b"", "data/raw": b""}
+    lock = {".xmc": b"", ".xmc/params.lock": b""}
+    assert tree_of(project) == {**before, **lock, "data": b"", "data/raw": b""}
 
 
 def test_a_stage_on_a_full_disk_leaves_what_was_there(xmc: Command, project: Path, tmp_path: Path):
@@ -229,19 +341,20 @@ def test_a_killed_stage_leaves_what_was_there_and_the_next_run_starts_anew(
     before = tree_of(project / "data" / "artifacts")
 
     large = write_documents(raw, small_documents(100_000))  # half a second to read
-    partial = project / "data" / "artifacts" / "here" / ".dataset.partial"
+    here = project / "data" / "artifacts" / "here"
     process = subprocess.Popen(
         [sys.executable, "-c", ENTRY, "run", "dataset", "-d", "here"],
         env=with_this_code(),
         stderr=subprocess.DEVNULL,
     )
-    while not partial.exists() and process.poll() is None:
+    while not list(here.glob(".dataset.*/lock")) and process.poll() is None:
         time.sleep(0.001)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     left = tree_of(project / "data" / "artifacts")
     assert process.returncode == -signal.SIGKILL
-    assert left == {**before, "here/.dataset.partial": b""}
+    assert before.items() < left.items()
+    assert all(name.startswith("here/.dataset.") for name in left.keys() - before.keys())
 
     write_documents(large, small_documents(70))
     assert xmc("run", "dataset", "-d", "here").code == 0

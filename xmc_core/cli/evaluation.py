@@ -251,9 +251,15 @@ def _models(
         if not predictions or (paths.out(stage) / "predictions").is_dir()
     }
     for place, what in enumerate(predictions):
+        name = names[place] if place < len(names) else None
         if what in ours:
-            continue  # is there anyway
-        name = names[place] if place < len(names) else Path(what).name.partition(".")[0] or what
+            if name not in (None, what):
+                raise ConfigError(
+                    f"--name {name}: {what} is in the table anyway, under its own name; leave out "
+                    f"--predictions {what}."
+                )
+            continue
+        name = name or Path(what).name.partition(".")[0] or what
         if name in models:
             raise ConfigError(f"there are two models called {name}; give each a --name.")
         models[name] = _predictions(what, paths, data, config, labels)

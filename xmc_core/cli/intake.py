@@ -1,9 +1,10 @@
 """Taking a user's files in: checked first, then put in place, all or nothing."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-from xmc_core.cli.params_file import add_dataset, check_name, has_dataset
+from xmc_core.cli.params_file import add_dataset, check_name, has_dataset, locked, read_text
 from xmc_core.config import load_config
 from xmc_core.data import Dataset
 from xmc_core.data.raw import PACKED, RawFiles, read_raw
@@ -37,26 +38,40 @@ def take_in(
         If the files break a rule. In either case nothing has changed.
     """
     check_name(name)
-    text = _read(params)
+    if not params.is_file():
+        raise ConfigError(f"there is no {params} here; run xmc from the project's folder.")
     folder = data / "raw" / name
-    known = has_dataset(text, name)
-    if (known or folder.exists()) and not replace:
-        raise ConfigError(
-            f"the data set {name!r} exists already; --replace puts these files there."
-        )
-    if known and preset is not None:
-        raise ConfigError(
-            f"{name!r} has settings already; leave out --preset, and change settings.{name} "
-            f"in {params} if you want others."
-        )
-    extended = text if known else add_dataset(text, name, preset or "linear")
+
+    def with_dataset(text: str) -> str:
+        known = has_dataset(text, name)
+        if (known or folder.exists()) and not replace:
+            raise ConfigError(
+                f"the data set {name!r} exists already; --replace puts these files there."
+            )
+        if known and preset is not None:
+            raise ConfigError(
+                f"{name!r} has settings already; leave out --preset, and change settings.{name} "
+                f"in {params} if you want others."
+            )
+        return text if known else add_dataset(text, name, preset or "linear")
+
+    text = read_text(params)
     config = (
         load_config(params, dataset=name)
-        if known
+        if with_dataset(text) == text
         else load_config(params, preset=preset or "linear")
     )
     dataset = read_raw(files, config.dataset, report=report)
+    with locked(params):
+        _put_in_place(files, folder, params, with_dataset)
+    return dataset
 
+
+def _put_in_place(
+    files: RawFiles, folder: Path, params: Path, with_dataset: Callable[[str], str]
+) -> None:
+    """The files and the name in params.yaml, or neither."""
+    before = written = ""
     try:
         with fresh_folder(folder) as fresh:
             for file, kept_as in (
@@ -69,16 +84,12 @@ def take_in(
                     shutil.copyfile(file, fresh / f"{kept_as}{packed}")
             if (folder / KEPT).is_file():
                 shutil.copyfile(folder / KEPT, fresh / KEPT)
-            if extended != text:
-                write_text(params, extended)
+            # Read anew: checking and copying takes minutes, in which people go on editing.
+            before = read_text(params)
+            written = with_dataset(before)
+            if written != before:
+                write_text(params, written)
     except BaseException:
-        if _read(params) != text:
-            write_text(params, text)
+        if written != before and params.read_bytes() == written.encode():
+            write_text(params, before)
         raise
-    return dataset
-
-
-def _read(params: Path) -> str:
-    if not params.is_file():
-        raise ConfigError(f"there is no {params} here; run xmc from the project's folder.")
-    return params.read_text(encoding="utf-8")

@@ -6,15 +6,20 @@ out, nothing is written and the user is told what to write.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from fcntl import LOCK_EX, flock
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from xmc_core.config import read_params
 from xmc_core.errors import ConfigError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 MERGE = "<<"
+LOCK = Path(".xmc") / "params.lock"
 
 
 def check_name(name: str) -> None:
@@ -33,6 +38,23 @@ def _is_number(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+@contextmanager
+def locked(params: Path) -> Iterator[None]:
+    """Keep other commands from changing params.yaml between reading it and writing it back."""
+    # Not params.yaml itself: whoever waits for a file that is replaced waits for the old one.
+    lock = params.parent / LOCK
+    lock.parent.mkdir(exist_ok=True)
+    with lock.open("w") as file:
+        flock(file, LOCK_EX)
+        yield
+
+
+def read_text(params: Path) -> str:
+    """The text of params.yaml; ConfigError if it is not what read_params can read."""
+    read_params(params)
+    return params.read_text(encoding="utf-8")
 
 
 def has_dataset(text: str, name: str) -> bool:

@@ -95,6 +95,8 @@ def predict(
 
     if bool(texts) == (source is not None):
         raise ConfigError("give either texts or --input FILE.")
+    if as_json and output is not None:
+        raise ConfigError("--output writes the same JSON lines as --json: leave one of the two.")
     if precision is not None and (raw or threshold is not None):
         raise ConfigError("--precision chooses the threshold itself: leave --threshold or --raw.")
     pipeline = open_model(model, preset)
@@ -151,9 +153,26 @@ def _texts(texts: Sequence[str], source: Path | None) -> Iterator[str]:
     if source is None:
         yield from texts
     elif str(source) == "-":
-        yield from (line.rstrip("\n") for line in sys.stdin)
+        yield from _plain_lines(sys.stdin.buffer)
     else:
         yield from read_texts(source)
+
+
+def _plain_lines(file: IO[bytes]) -> Iterator[str]:
+    """Every line is a text, an empty one, too; UTF-8 whatever the locale."""
+    from xmc_core.data.readers import line_error
+
+    for number, line in enumerate(file, start=1):
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise line_error(
+                Path("standard input"),
+                number,
+                f"byte {error.start + 1} is not UTF-8; convert the text, for example with "
+                "`iconv -f LATIN1 -t UTF-8`.",
+            ) from None
+        yield text.rstrip("\r\n")
 
 
 def _answers(
@@ -174,14 +193,16 @@ def _answers(
 
 @contextmanager
 def _written(path: Path) -> Iterator[IO[str]]:
-    """A file that appears when it is complete."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
+    """A file that appears when it is complete; a pipe or device is written to as it is."""
+    from xmc_core.persistence.atomic import fresh_file
+
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8") as file:
             yield file
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        return
+    # A link stays, what it points to is replaced.
+    with fresh_file(path.resolve()) as partial, partial.open("w", encoding="utf-8") as file:
+        yield file
 
 
 def _show(text: str, answer: "Answer", kind: str, threshold: float | None) -> None:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xmc_core.cli.options import DATA, PARAMS, QuietOption
-from xmc_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from xmc_core.config import Config
@@ -89,12 +88,9 @@ def _settings(changes: dict[str, Any]) -> str:
 
 
 def _write(file: Path, dataset: str, config: "Config", changes: dict[str, Any]) -> None:
-    from xmc_core.cli.params_file import set_parameters
+    from xmc_core.cli.params_file import locked, read_text, set_parameters
     from xmc_core.persistence.atomic import write_text
 
-    try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot read {file}: {error.strerror}.") from error
-    write_text(file, set_parameters(text, dataset, changes))
+    with locked(file):
+        write_text(file, set_parameters(read_text(file), dataset, changes))
     typer.echo(f"{file}: settings.{dataset} changed; `dvc repro` or `make demo` trains with it.")
