@@ -18,6 +18,7 @@ nux: # no request to join a newsletter
 
 def environment(root: Path) -> dict[str, str]:
     """Variables for Dagster and MLflow on this machine; what the user has set stays."""
+    (root / ".xmc").mkdir(exist_ok=True)  # logs go there, wherever Dagster's folder is
     home = Path(os.environ.get("DAGSTER_HOME") or root / ".xmc" / "dagster").resolve()
     home.mkdir(parents=True, exist_ok=True)
     settings = home / "dagster.yaml"

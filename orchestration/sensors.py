@@ -13,6 +13,7 @@ from orchestration.dvc_project import DvcProject
 from orchestration.jobs import train_and_register
 from orchestration.partitions import datasets
 from xmc_core.config import to_mapping
+from xmc_core.errors import ConfigError
 
 
 @dg.sensor(
@@ -26,15 +27,25 @@ def data_or_settings_changed(
     """Start a run for each data set whose raw files or settings differ from the last look.
 
     The first look only remembers. A data set that was added since is run, once the definitions
-    have been loaded again and know it as a partition.
+    have been loaded again and know it as a partition. One that cannot be read, a typing error in
+    its settings, is left as it was seen last, and holds up no other.
     """
     seen: dict[str, str] | None = json.loads(context.cursor) if context.cursor else None
-    now = {name: fingerprint(project, name) for name in datasets.get_partition_keys()}
+    now: dict[str, str] = {}
+    unread: list[str] = []
+    for name in datasets.get_partition_keys():
+        try:
+            now[name] = fingerprint(project, name)
+        except (ConfigError, OSError) as error:
+            unread.append(f"{name} is left out: {error}")
+            context.log.warning(unread[-1])
+            if seen is not None and name in seen:
+                now[name] = seen[name]
     changed = [] if seen is None else [name for name in now if seen.get(name) != now[name]]
     return dg.SensorResult(
-        run_requests=[
-            dg.RunRequest(run_key=f"{name} {now[name]}", partition_key=name) for name in changed
-        ],
+        # No run key: Dagster would never again start a run for settings that were here before.
+        run_requests=[dg.RunRequest(partition_key=name) for name in changed],
+        skip_reason="\n".join(unread) if unread and not changed else None,
         cursor=json.dumps(now, sort_keys=True),
     )
 

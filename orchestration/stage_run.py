@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,6 +17,14 @@ from xmc_core.reporting import EVENTS_VARIABLE
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 10.0
 """Between asking a stage to stop and killing it."""
+
+BUSY = "is busy, it is being blocked by"
+"""What DVC says, and fails, where another command, perhaps in a terminal, is at the same files."""
+
+BUSY_SECONDS = 3600.0
+"""For so long it is tried again."""
+
+BUSY_POLL_SECONDS = 15.0
 
 LAST_LINES = 25
 """Of what a failed stage has printed: enough for the end of a traceback."""
@@ -69,12 +77,28 @@ class StageRun:
         """DVC found nothing to do, or restored the result from its cache: the stage never began."""
         return not self.started
 
-    def events(self) -> Iterator[dict[str, Any]]:
+    def events(self) -> Generator[dict[str, Any], None, None]:
         """Yield the stage's events (see xmc_core.reporting) as they happen.
 
-        Raises StageError at the end if the stage failed. When the caller stops early, or is
-        interrupted, the stage is stopped too.
+        Raises StageError at the end if the stage failed. Where DVC is busy with the same files, the
+        stage waits, and says so. When the caller stops early, or is interrupted, the stage is
+        stopped too.
         """
+        until = time.monotonic() + BUSY_SECONDS
+        told = False
+        while (code := (yield from self._once())) != 0:
+            if self.started or not self._busy() or time.monotonic() > until:
+                explained = self.error is not None or not self.started
+                raise StageError(self._failure(code), explained=explained)
+            if not told:
+                lines = [f"{self.name} waits until DVC is free:", *self.last_lines]
+                yield {"event": "message", "text": "\n".join(lines)}
+                told = True
+            self.last_lines.clear()
+            time.sleep(BUSY_POLL_SECONDS)
+
+    def _once(self) -> Generator[dict[str, Any], None, int]:
+        """Run the command; its exit code."""
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="xmc-run-") as scratch:
             events_file, output_file = Path(scratch) / "events.jsonl", Path(scratch) / "output.txt"
@@ -110,9 +134,7 @@ class StageRun:
             finally:
                 _stop(process)
                 self.seconds = time.monotonic() - began
-        if process.returncode != 0:
-            explained = self.error is not None or not self.started
-            raise StageError(self._failure(process.returncode), explained=explained)
+        return process.returncode
 
     def _take(self, event: Mapping[str, Any]) -> None:
         if event["event"] == "started":
@@ -127,6 +149,9 @@ class StageRun:
             if line.strip() and not line.strip().startswith(CHATTER):
                 self.last_lines.append(line.rstrip())
                 sys.stderr.write(line)
+
+    def _busy(self) -> bool:
+        return any(BUSY in line for line in self.last_lines)
 
     def _failure(self, code: int) -> str:
         by_dvc = [line for line in self.last_lines if line.startswith("ERROR: ")]

@@ -1,5 +1,7 @@
 """The model to use: the challenger, if it has earned it."""
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -11,7 +13,10 @@ from orchestration.mlflow_model.registry import (
     CHALLENGER,
     CHAMPION,
     MD5,
+    PASSED,
     PREVIOUS,
+    REFUSED,
+    REPLACED,
     STATUS,
     aliased,
     fetch,
@@ -19,6 +24,7 @@ from orchestration.mlflow_model.registry import (
 )
 from orchestration.partitions import datasets
 from orchestration.resources import MlflowTracking
+from orchestration.turns import turn
 from xmc_core.data import Dataset, Predictions
 from xmc_core.metrics.bootstrap import Gate
 
@@ -51,7 +57,10 @@ def champion(
     name = model_name(dataset)
     params, run_tags = run_record(project, dataset)
     client = mlflow.client()
-    with mlflow.required_run(context, dataset, params, run_tags) as tracked:
+    with (
+        turn(project.folder, dataset, context.log.info),
+        mlflow.required_run(context, dataset, params, run_tags) as tracked,
+    ):
         challenger, present = aliased(client, name, CHALLENGER), aliased(client, name, CHAMPION)
         if challenger is None:
             raise dg.Failure(
@@ -59,21 +68,21 @@ def champion(
                 "`registered_model` first.",
                 allow_retries=False,
             )
-        verdict: Gate | None = None
-        in_use = challenger
-        promoted, reason = True, "the challenger is the champion already"
-        if present is None:
-            reason = "the first version, there was no champion to compare with"
-        elif present.version != challenger.version:
-            verdict = compare(project, dataset, challenger, present)
-            promoted, reason = verdict.passed, verdict.reason
-            in_use = challenger if promoted else present
-        if present is None or present.version != challenger.version:
-            for tag, value in ((STATUS, "passed" if promoted else "refused"), ("gate", reason)):
+        promoted, reason, verdict = decide(project, dataset, challenger, present)
+        now = aliased(client, name, CHAMPION)
+        if (now and now.version) != (present and present.version):
+            raise dg.Failure(
+                f"the alias `{CHAMPION}` of {name} was moved while the challenger was compared; "
+                "materialise `champion` again."
+            )
+        in_use = challenger if promoted or present is None else present
+        if present is None or verdict is not None:
+            if promoted and present is not None:
+                client.set_registered_model_alias(name, PREVIOUS, present.version)
+                client.set_model_version_tag(name, present.version, STATUS, REPLACED)
+            client.set_registered_model_alias(name, CHAMPION, in_use.version)
+            for tag, value in ((STATUS, PASSED if promoted else REFUSED), ("gate", reason)):
                 client.set_model_version_tag(name, challenger.version, tag, value)
-        if promoted and present is not None and present.version != challenger.version:
-            client.set_registered_model_alias(name, PREVIOUS, present.version)
-        client.set_registered_model_alias(name, CHAMPION, in_use.version)
 
     say = context.log.info if promoted else context.log.warning
     say(f"champion of {name}: version {in_use.version}; {reason}")
@@ -105,6 +114,31 @@ def champion(
     )
 
 
+def decide(
+    project: DvcProject,
+    dataset: str,
+    challenger: "ModelVersion",
+    present: "ModelVersion | None",
+) -> tuple[bool, str, Gate | None]:
+    """Whether the challenger is to be champion, why, and the comparison if there was one.
+
+    A version is judged once. Otherwise the next run, though nothing has changed, would bring back
+    a champion that somebody took back by setting the alias in MLflow.
+    """
+    if present is None:
+        return True, "the first version, there was no champion to compare with", None
+    if present.version == challenger.version:
+        return True, "the challenger is the champion already", None
+    status = challenger.tags.get(STATUS)
+    if status == PASSED:
+        reason = f"version {challenger.version} was champion and was taken back by hand"
+        return False, f"{reason}; only a new version is judged", None
+    if status == REFUSED:
+        return False, challenger.tags.get("gate", f"version {challenger.version} was refused"), None
+    verdict = compare(project, dataset, challenger, present)
+    return verdict.passed, verdict.reason, verdict
+
+
 def compare(
     project: DvcProject, dataset: str, challenger: "ModelVersion", present: "ModelVersion"
 ) -> Gate:
@@ -116,12 +150,14 @@ def compare(
     data = Dataset.load(project.out("dataset", dataset))
     md5 = project.md5("dataset", dataset)
 
-    def answers(version: "ModelVersion") -> Predictions:
+    def answers(version: "ModelVersion", scratch: Path) -> Predictions:
         if version.tags.get(f"{MD5}dataset") == md5:
-            return Predictions.load(fetch(version.name, version.version, "predictions"))
-        return gate.answer_again(fetch(version.name, version.version, "bundle"), data)
+            return Predictions.load(fetch(version.name, version.version, "predictions", scratch))
+        return gate.answer_again(fetch(version.name, version.version, "bundle", scratch), data)
 
-    return gate.judge(answers(challenger), answers(present), data, project.config(dataset))
+    with TemporaryDirectory(prefix="xmc-champion-") as folder:
+        both = (answers(version, Path(folder)) for version in (challenger, present))
+        return gate.judge(*both, data, project.config(dataset))
 
 
 def comparison_table(verdict: Gate) -> str:

@@ -14,6 +14,7 @@ from orchestration.mlflow_model.registry import (
 )
 from orchestration.partitions import datasets
 from orchestration.resources import MlflowTracking
+from orchestration.turns import turn
 from xmc_core.data import Dataset
 
 EXAMPLES = 2
@@ -33,15 +34,13 @@ def registered_model(
     `challenger`. A bundle that the registry already holds is not registered again."""
     dataset = context.partition_key
     name = model_name(dataset)
-    md5s = project.md5s(dataset)
-    if "rankers" not in md5s:
-        raise dg.Failure(
-            f"there is no bundle of {dataset} yet; materialise `rankers` first.",
-            allow_retries=False,
-        )
     params, run_tags = run_record(project, dataset)
     client = mlflow.client()
-    with mlflow.required_run(context, dataset, params, run_tags) as tracked:
+    with (
+        turn(project.folder, dataset, context.log.info),
+        mlflow.required_run(context, dataset, params, run_tags) as tracked,
+    ):
+        md5s = bundle_md5s(project, dataset)
         found = version = find_version(client, name, md5s["rankers"])
         if version is None:
             context.log.info(f"registering bundle {md5s['rankers'][:8]} as a new version of {name}")
@@ -80,3 +79,21 @@ def registered_model(
         data_version=dg.DataVersion(md5s["rankers"]),
         tags=tags({"dvc/md5": md5s["rankers"], "mlflow/run_id": tracked.id}),
     )
+
+
+def bundle_md5s(project: DvcProject, dataset: str) -> dict[str, str]:
+    """The md5 of each stage, and with them the certainty that they are those of the bundle."""
+    md5s = project.md5s(dataset)
+    if "rankers" not in md5s:
+        raise dg.Failure(
+            f"there is no bundle of {dataset} yet; materialise `rankers` first.",
+            allow_retries=False,
+        )
+    if project.changed("rankers", dataset):
+        raise dg.Failure(
+            f"{project.out('rankers', dataset)} is not what dvc.lock says, it was changed since "
+            "(`xmc run` does that); materialise `rankers` and `evaluation`, or run `dvc repro`, "
+            "first.",
+            allow_retries=False,
+        )
+    return md5s

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import closing
 from functools import cache
 from typing import Any
 
@@ -13,6 +14,7 @@ from orchestration.metadata import numbers, tags
 from orchestration.partitions import datasets
 from orchestration.resources import MlflowTracking, TrackedRun
 from orchestration.stage_run import StageError, StageRun
+from orchestration.turns import turn
 from xmc_core.config import to_mapping
 from xmc_core.reporting import describe
 
@@ -54,9 +56,10 @@ def stage_asset(spec: StageSpec) -> dg.AssetsDefinition:
         mlflow: MlflowTracking,
     ) -> dg.MaterializeResult:
         dataset = context.partition_key
-        run = project.start(spec.name, dataset, force=config.force)
-        tracked = follow(context, run, project, mlflow)
-        return result(spec, dataset, run, project, tracked)
+        with turn(project.folder, dataset, context.log.info):
+            run = project.start(spec.name, dataset, force=config.force)
+            with follow(context, run, project, mlflow) as tracked:
+                return result(spec, dataset, run, project, tracked)
 
     return stage
 
@@ -72,23 +75,26 @@ def follow(
         return mlflow.run(context, dataset, *run_record(project, dataset))
 
     try:
-        for event in run.events():
-            if line := describe(event):
-                context.log.info(line)
-            if event["event"] == "curve":
-                tracked().metrics(event["values"], prefix=event["stage"], step=event["step"])
-            elif event["event"] == "started":
-                tracked()
-    except StageError as failure:
+        with closing(run.events()) as events:  # stops the stage, should this loop be interrupted
+            for event in events:
+                if line := describe(event):
+                    context.log.info(line)
+                if event["event"] == "curve":
+                    tracked().metrics(event["values"], prefix=event["stage"], step=event["step"])
+                elif event["event"] == "started":
+                    tracked()
+        if run.reused:
+            context.log.info(f"{run.name}: nothing has changed, its result is reused")
+        if md5 := project.md5("dataset", dataset):
+            facts = json.dumps(stage_facts(project, "dataset", dataset))
+            tracked().dataset(dataset, md5, str(project.out("dataset", dataset)), facts)
+        return tracked()
+    except BaseException as problem:  # an interrupt too, or MLflow would show a run without end
         tracked().finish(failed=True)
-        # What the stage itself explains will not be mended by trying again.
-        raise dg.Failure(str(failure), allow_retries=not failure.explained) from None
-    if run.reused:
-        context.log.info(f"{run.name}: nothing has changed, its result is reused")
-    if md5 := project.md5("dataset", dataset):
-        facts = json.dumps(stage_facts(project, "dataset", dataset))
-        tracked().dataset(dataset, md5, str(project.out("dataset", dataset)), facts)
-    return tracked()
+        if isinstance(problem, StageError):
+            # What the stage itself explains will not be mended by trying again.
+            raise dg.Failure(str(problem), allow_retries=not problem.explained) from None
+        raise
 
 
 def run_record(project: DvcProject, dataset: str) -> tuple[Mapping[str, Any], dict[str, str]]:
@@ -107,7 +113,6 @@ def result(
     tracked.metrics({**facts, **cost}, prefix=spec.name)
     if spec.name == "evaluation":
         record_evaluation(project, dataset, tracked)
-    tracked.finish()
 
     md5 = project.md5(spec.name, dataset)
     links = {"mlflow_run": dg.MetadataValue.url(tracked.url)} if tracked.url else {}

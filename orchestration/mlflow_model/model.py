@@ -1,7 +1,8 @@
 """The model that MLflow stores and serves: a list of texts in, labels and scores out.
 
 MLflow keeps this file itself beside the bundle ("models from code") and runs it to load the model,
-so nothing is pickled. Texts come as a list of strings or as a data frame with a column `text`.
+so nothing is pickled. Texts come as a list of strings or as a data frame whose first column is
+`text`.
 """
 
 from typing import Any
@@ -30,7 +31,16 @@ class XmcModel(PythonModel):
         """`params`: top_k labels per text; beam_size nodes kept at each level of the tree;
         calibrated scores, or the rankers' own; threshold: least score of a label; precision: the
         same, as the wanted percentage of right labels, for a calibrated model."""
-        column = "text" if "text" in model_input.columns else model_input.columns[0]
+        from xmc_core.errors import DataError
+
+        # A signature without names, which a list of strings needs, has MLflow cut a data frame to
+        # its first column. Of a list that column is called 0.
+        column = model_input.columns[0]
+        if column not in ("text", 0):
+            raise DataError(
+                f"the data frame's first column is {column!r}; the texts must come first, in a "
+                "column `text`, or as a list of strings."
+            )
         chosen = params or {}
         threshold = chosen.get("threshold")
         if (precision := chosen.get("precision")) is not None:

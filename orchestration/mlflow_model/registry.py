@@ -24,7 +24,11 @@ MD5 = "dvc.md5."
 """Tag of a stage's md5: `dvc.md5.rankers` says which bundle a version holds."""
 
 STATUS = "validation_status"
-"""Tag: pending, passed or refused by the gate."""
+"""Tag: what the gate made of a version, which it judges once."""
+
+PENDING, PASSED, REFUSED, REPLACED = "pending", "passed", "refused", "replaced"
+"""Values of the tag. A champion that the gate replaced may be judged again, should its settings
+return; a version that passed and is not champion was taken back by hand."""
 
 ALWAYS_NEEDED = ("numpy", "scipy", "numba", "pyyaml")
 NEEDED_BY_ENCODER = ("torch", "transformers", "safetensors")
@@ -112,7 +116,7 @@ def register(
     # registered.
     mlflow.pyfunc.load_model(logged.model_uri).predict(list(example), params=params)
     _describe(client, name, dataset)
-    made = mlflow.register_model(logged.model_uri, name, tags={**tags, STATUS: "pending"})
+    made = mlflow.register_model(logged.model_uri, name, tags={**tags, STATUS: PENDING})
     return client.get_model_version(name, made.version)
 
 
@@ -153,13 +157,12 @@ def requirements(*, with_encoder: bool) -> list[str]:
     return [f"{name}=={installed_version(name).partition('+')[0]}" for name in names]
 
 
-def fetch(name: str, version: str | int, artifact: str) -> Path:
-    """Local copy of a version's `bundle` or `predictions`."""
+def fetch(name: str, version: str | int, artifact: str, into: Path) -> Path:
+    """Copy of a version's `bundle` or `predictions` in a folder of the caller's, who removes it."""
     import mlflow
 
-    return Path(
-        mlflow.artifacts.download_artifacts(f"models:/{name}/{version}/artifacts/{artifact}")
-    )
+    uri = f"models:/{name}/{version}/artifacts/{artifact}"
+    return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(into / str(version))))
 
 
 def _describe(client: "MlflowClient", name: str, dataset: str) -> None:

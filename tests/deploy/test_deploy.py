@@ -1,5 +1,6 @@
 """The deployment files, checked without a Docker engine."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -75,6 +76,11 @@ def test_no_password_has_a_default(compose):
     assert "${POSTGRES_PASSWORD:-" not in COMPOSE.read_text()
 
 
+def test_the_example_names_what_a_password_in_a_url_cannot_hold():
+    comment = (DEPLOY / "compose" / ".env.example").read_text().partition("POSTGRES_PASSWORD=")[0]
+    assert all(f" {sign} " in comment for sign in "@:/#")
+
+
 def test_whoever_is_waited_for_to_be_healthy_has_a_health_check(compose):
     services = compose["services"]
     image_has_one = "HEALTHCHECK" in DOCKERFILE.read_text()
@@ -104,9 +110,23 @@ def test_images_are_pinned_and_nothing_is_privileged(compose):
         assert re.search(r":\d+\.\d+\.\d+", base), base
 
 
-def test_the_container_does_not_run_as_root():
-    users = re.findall(r"^USER (\S+)", DOCKERFILE.read_text(), re.MULTILINE)
-    assert users[-1:] == ["1000"]
+def test_the_container_does_not_run_as_root_but_as_the_user_of_the_build(compose):
+    text = DOCKERFILE.read_text()
+    assert re.findall(r"^ARG XMC_UID=(\d+)$", text, re.MULTILINE) == ["1000"]
+    assert re.findall(r"^USER (\S+)", text, re.MULTILINE)[-1:] == ["${XMC_UID}"]
+    assert re.findall(r"useradd .*--uid (\S+)", text) == ['"${XMC_UID}"']
+    assert compose["services"]["code"]["build"]["args"] == {"XMC_UID": "${XMC_UID:-1000}"}
+
+
+def test_the_code_location_can_be_loaded_again():
+    # `dagster api grpc` answers "Reload definitions" with what it has.
+    (command,) = re.findall(r"^CMD (.+)$", DOCKERFILE.read_text(), re.MULTILINE)
+    words = json.loads(command)
+    assert words[:3] == ["dagster", "code-server", "start"]
+    help_text = subprocess.run(
+        [tool("dagster"), *words[1:3], "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert all(re.search(rf"(^| ){word}[, ]", help_text, re.M) for word in words if word[0] == "-")
 
 
 def test_mlflow_answers_to_the_name_that_the_other_services_use(compose):

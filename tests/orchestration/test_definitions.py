@@ -3,6 +3,7 @@
 import datetime
 import doctest
 import importlib
+import json
 import subprocess
 import sys
 
@@ -109,12 +110,23 @@ def one_project(tmp_path):
     return project
 
 
-def look(project: DvcProject, cursor: str | None):
+def tick(project: DvcProject, cursor: str | None):
     context = dg.build_sensor_context(
         cursor=cursor, resources={"project": project}, repository_def=defs.get_repository_def()
     )
-    found = data_or_settings_changed.evaluate_tick(context)
+    return data_or_settings_changed.evaluate_tick(context)
+
+
+def look(project: DvcProject, cursor: str | None):
+    found = tick(project, cursor)
     return [request.partition_key for request in found.run_requests], found.cursor
+
+
+def set_leaves(project: DvcProject, dataset: str, size: int | str) -> None:
+    file = project.folder / "params.yaml"
+    params = yaml.safe_load(file.read_text())
+    params["settings"][dataset]["tree"] = {"max_leaf_size": size}
+    file.write_text(yaml.safe_dump(params))
 
 
 def test_the_sensor_asks_only_for_the_data_set_that_was_touched(one_project):
@@ -132,14 +144,44 @@ def test_the_sensor_asks_only_for_the_data_set_that_was_touched(one_project):
 
 def test_the_sensor_sees_changed_settings(one_project):
     _, cursor = look(one_project, None)
-    file = one_project.folder / "params.yaml"
-    params = yaml.safe_load(file.read_text())
     first = datasets.get_partition_keys()[0]
-    params["settings"][first]["tree"] = {"max_leaf_size": 7}
-    file.write_text(yaml.safe_dump(params))
+    set_leaves(one_project, first, 7)
     requested, _ = look(one_project, cursor)
     assert requested == [first]
     assert data_or_settings_changed.default_status == dg.DefaultSensorStatus.STOPPED
+
+
+def test_settings_that_were_here_before_are_run_again(one_project):
+    first = datasets.get_partition_keys()[0]
+    set_leaves(one_project, first, 7)
+    cursor = look(one_project, None)[1]
+    for size in (8, 7, 8):
+        set_leaves(one_project, first, size)
+        found = tick(one_project, cursor)
+        cursor = found.cursor
+        (request,) = found.run_requests
+        assert request.partition_key == first
+        assert request.run_key is None  # Dagster skips every key that it has seen
+
+
+def test_a_data_set_that_cannot_be_read_holds_up_no_other(one_project, monkeypatch):
+    sound = datasets.get_partition_keys()[0]
+    both = dg.StaticPartitionsDefinition(["wrong", sound])
+    monkeypatch.setattr("orchestration.sensors.datasets", both)
+    params = {"datasets": ["wrong", sound], "settings": {"wrong": {}, sound: {}}}
+    (one_project.folder / "params.yaml").write_text(yaml.safe_dump(params))
+    cursor = look(one_project, None)[1]
+
+    set_leaves(one_project, "wrong", "many")
+    found = tick(one_project, cursor)
+    assert found.run_requests == []
+    assert "wrong is left out" in found.skip_message
+    assert "max_leaf_size" in found.skip_message
+    set_leaves(one_project, sound, 7)
+    requested, later = look(one_project, found.cursor)
+    assert requested == [sound]
+    # As it was seen last, so that the mended settings are a change only if they differ from those.
+    assert json.loads(later)["wrong"] == json.loads(cursor)["wrong"]
 
 
 def test_loading_the_definitions_imports_nothing_heavy():

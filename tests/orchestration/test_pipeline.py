@@ -138,6 +138,15 @@ def test_dvc_in_a_terminal_has_nothing_left_to_do(copy, first):
     assert "up to date" in call(copy, "dvc", "status").stdout
 
 
+def test_a_bundle_that_was_changed_by_hand_is_noticed(project):
+    assert not project.changed("rankers", DATASET)
+    added = project.out("rankers", DATASET) / "bundle" / "by-hand"
+    added.touch()
+    assert project.changed("rankers", DATASET)
+    added.unlink()
+    assert not project.changed("rankers", DATASET)
+
+
 def test_dvc_shows_metrics_plots_and_the_graph(copy, first, project):
     shown = json.loads(call(copy, "dvc", "metrics", "show", "--json").stdout)
     (metrics,) = shown[""]["data"].values()

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from orchestration import stage_run
 from orchestration.dvc_project import tool_environment
 from orchestration.stage_run import StageError, StageRun
 
@@ -99,6 +100,38 @@ def test_what_dvc_refuses_to_start_is_not_tried_again(start):
     ) as raised:
         list(run.events())
     assert raised.value.explained
+
+
+def busy(times: int) -> str:
+    """A script that DVC keeps from its files so many times."""
+    return f"""
+        tries = int(open("tries").read()) + 1 if os.path.exists("tries") else 1
+        open("tries", "w").write(str(tries))
+        if tries <= {times}:
+            print("ERROR: failed to reproduce 's@d': 'out' is busy, it is being blocked by:")
+            print("  (PID 7): dvc repro")
+            sys.exit(255)
+        tell("started")
+        print("at work")
+    """
+
+
+def test_a_stage_waits_while_another_command_is_at_its_files(start, monkeypatch):
+    monkeypatch.setattr(stage_run, "BUSY_POLL_SECONDS", 0.01)
+    run = start(busy(times=2))
+    told, began = run.events()
+    assert "waits until DVC is free" in told["text"]
+    assert "(PID 7): dvc repro" in told["text"]
+    assert began["event"] == "started"
+    assert not run.reused
+    assert list(run.last_lines) == ["at work"]
+
+
+def test_it_does_not_wait_for_ever(start, monkeypatch):
+    monkeypatch.setattr(stage_run, "BUSY_SECONDS", 0.0)
+    with pytest.raises(StageError, match="it is being blocked by") as raised:
+        list(start(busy(times=9)).events())
+    assert "(PID 7): dvc repro" in str(raised.value)
 
 
 def test_only_the_last_lines_are_kept(start):
