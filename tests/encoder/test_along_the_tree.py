@@ -74,8 +74,8 @@ def test_walks_down_the_levels_and_counts_the_steps_on(tiny_folder, planted, X, 
     ]
     told = [event["text"] for event in report.events if event["event"] == "message"]
     assert told == [
-        "level 1: 2 nodes, 4 steps, 32 documents",
-        "level 2: 4 nodes, 5 steps, 40 documents",
+        "level 1: 2 nodes, 4 steps, 64 documents",
+        "level 2: 4 nodes, 5 steps, 80 documents",
     ]
 
 

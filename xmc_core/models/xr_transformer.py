@@ -42,6 +42,14 @@ from xmc_core.tree import LabelTree
 from xmc_core.tree.label_tree import parents
 from xmc_core.types import Halves, Indices, SparseRows
 
+ROWS_PER_NODE = 32
+"""A level is prepared and trained on a sample of the documents: as many as its steps take, or this
+many per node for the linear classifiers that its head starts from, but at most twice those of the
+steps. Encoding all documents before each level costs more than all steps together as soon as there
+are few steps (900 steps on 61 thousand short titles: 240 of 460 CPU seconds). No more than the
+steps take saves a tenth of the training and costs up to .3 at P@5 where labels have few documents
+(python-api)."""
+
 WARM_START = RankersConfig(cost=(1.0,), cost_negative=(1.0,), threshold=(0.0,))
 """Settings of those linear classifiers, on rows of unit length. Weak ones on purpose: a head of
 large weights meets every margin by itself and leaves the encoder nothing to learn."""
@@ -304,13 +312,10 @@ class _Run:
             weights.close()
 
     def _sample(self, plan: LevelPlan) -> Indices:
-        """The documents that one level is prepared and trained on: as many as its steps take.
-
-        Encoding all documents before each level costs more than all steps together as soon as there
-        are few steps (900 steps on 61 thousand short titles: 240 of 460 CPU seconds).
-        """
+        """The documents that one level is prepared and trained on."""
         n_nodes = self.tree.level_sizes[plan.level - 1]
-        wanted = plan.steps * plan.batch_size
+        in_steps = plan.steps * plan.batch_size
+        wanted = max(in_steps, min(ROWS_PER_NODE * n_nodes, 2 * in_steps))
         rows = sample_rows(self.known, wanted, self.config.encoder.seed + plan.level)
         self.report.message(
             f"level {plan.level}: {n_nodes:,} nodes, {plan.steps:,} steps, {len(rows):,} documents"
