@@ -47,7 +47,7 @@ ROWS_PER_NODE = 32
 many per node for the linear classifiers that its head starts from, but at most twice those of the
 steps. Encoding all documents before each level costs more than all steps together as soon as there
 are few steps (900 steps on 61 thousand short titles: 240 of 460 CPU seconds). No more than the
-steps take saves another tenth of the training and loses a little nearly everywhere (docs/log.md)."""
+steps take saves another tenth of the training and loses a little nearly everywhere, see the log."""
 
 WARM_START = RankersConfig(cost=(1.0,), cost_negative=(1.0,), threshold=(0.0,))
 """Settings of those linear classifiers, on rows of unit length. Weak ones on purpose: a head of
