@@ -132,17 +132,20 @@ def test_many_threads_at_once_leave_a_folder_of_one_of_them(tmp_path: Path):
     assert names(tmp_path) == {"target"}
 
 
-def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path: Path, monkeypatch):
+@pytest.mark.parametrize("error", [PermissionError("not now"), KeyboardInterrupt("not now")])
+def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(
+    tmp_path: Path, monkeypatch, error: BaseException
+):
     make(tmp_path / "target", "old")
     rename = Path.rename
 
     def no_second_rename(self: Path, to: Path) -> Path:
         if self.name == "new":
-            raise PermissionError("not now")
+            raise error
         return rename(self, to)
 
     monkeypatch.setattr(Path, "rename", no_second_rename)
-    with pytest.raises(PermissionError, match="not now"):
+    with pytest.raises(type(error), match="not now"):
         make(tmp_path / "target", "new")
     assert (tmp_path / "target" / "file").read_text() == "old"
     assert names(tmp_path) == {"target"}

@@ -72,6 +72,9 @@ def _workshop(path: Path) -> Iterator[Path]:
             (own / "begun").rename(own / LOCK)  # locked before anybody looks for it
             yield own
     finally:
+        if (own / "old").is_dir() and not path.exists():  # broken off between the two renames
+            with suppress(OSError):  # another writer was faster
+                (own / "old").rename(path)
         shutil.rmtree(own, ignore_errors=True)
 
 
@@ -82,10 +85,9 @@ def _put_in_place(fresh: Path, folder: Path, old: Path) -> None:
             folder.rename(old)
         try:
             fresh.rename(folder)
+            shutil.rmtree(old, ignore_errors=True)
             return
         except OSError as error:
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                continue  # another writer came between the two: take the place of what it wrote
-            if old.exists():
-                old.rename(folder)
-            raise
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            # Another writer came between the two: take the place of what it wrote.
