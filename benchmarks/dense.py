@@ -1,12 +1,14 @@
 """What an embedding beside the words costs the linear rankers.
 
 python benchmarks/dense.py [--sets eurlex-titles gutenberg-lcsh] [--pairs 3] [--weights 0.5 1.0]
+                           [--components 0 192]
 
-For each set and weight, tf-idf alone and [tf-idf, embedding] in turn, each in a fresh process
-pinned to one core: CPU seconds of label features, tree and training, accuracy on the test rows,
-CPU microseconds of a row predicted with the others and alone, memory and size of the model.
+For each set, weight and number of principal components (0: all dimensions as they are), tf-idf
+alone and [tf-idf, embedding] in turn, each in a fresh process pinned to one core: CPU seconds of
+components, label features, tree and training, accuracy on the test rows, CPU microseconds of a row
+predicted with the others and alone, memory and size of the model.
 Embeddings are those of all-MiniLM-L6-v2 as it comes (384 dimensions, 64 tokens), made once and kept
-beside the matrices. The results go to benchmarks/results/dense.json; the ratios are printed.
+beside the matrices. The results go to benchmarks/results/dense.json and docs/benchmarks.md.
 """
 
 import argparse
@@ -14,12 +16,14 @@ import json
 import os
 import subprocess
 import sys
-from statistics import median
+from itertools import product
 
 import numpy as np
+import report
 import sets
 from journal import RESULTS, commit, machine
 from measure import finish, latencies, measured, size_mb
+from report_dense import dense_section
 
 SETTINGS = {
     "eurlex-titles": {
@@ -31,8 +35,6 @@ SETTINGS = {
     "gutenberg-lcsh": {},
 }
 """Beside the preset `linear`: what `xmc tune` chooses for EUR-Lex, elsewhere nothing."""
-
-STEPS = ("features", "tree", "train")
 
 
 def embeddings(name: str, split: str) -> np.ndarray:
@@ -48,9 +50,10 @@ def embeddings(name: str, split: str) -> np.ndarray:
     return np.load(file)
 
 
-def work(name: str, weight: float) -> dict:
+def work(name: str, weight: float, components: int) -> dict:
     """One run; weight 0 is tf-idf alone."""
     from xmc_core import evaluate, load_config, train_xr_linear
+    from xmc_core.encoder.components import principal_components
     from xmc_core.features.joined import join_features
     from xmc_core.features.label_features import label_centroids
     from xmc_core.tree import build_label_tree
@@ -59,16 +62,20 @@ def work(name: str, weight: float) -> dict:
     X, Y, X_test, Y_test = (
         sets.load(folder, part) for part in ("X_train", "Y_train", "X_test", "Y_test")
     )
+    result: dict = {}
     if weight > 0:
-        X = join_features(X, embeddings(name, "train"), weight)
-        X_test = join_features(X_test, embeddings(name, "test"), weight)
+        E, E_test = embeddings(name, "train"), embeddings(name, "test")
+        with measured(result.setdefault("components", {})):
+            if components > 0:
+                C = principal_components(E, np.arange(len(E)), components, 1)[0].numpy()
+                E, E_test = E @ C, E_test @ C
+        X, X_test = join_features(X, E, weight), join_features(X_test, E_test, weight)
     config = load_config(
         preset="linear",
         overrides={**SETTINGS[name], "disentangle.max_clusters": 1, "n_threads": 1},
     )
     train_xr_linear(X[:300], Y[:300], config).predict(X_test[:100])  # loads the kernels
 
-    result: dict = {}
     with measured(result.setdefault("features", {})):
         Z = label_centroids(Y, X, max_features=config.tree.max_features, n_threads=1)
     with measured(result.setdefault("tree", {})):
@@ -80,7 +87,7 @@ def work(name: str, weight: float) -> dict:
     rows = [X_test[i : i + 1] for i in range(500)]
     result["row"] = latencies(lambda i: model.predict(rows[i]), len(rows))
     result["us_per_row"] = result["predict"]["cpu"] / X_test.shape[0] * 1e6
-    target = folder / f"dense-{weight}-model"
+    target = folder / f"dense-{weight}-{components}-model"
     model.save(target)
     result["model_mb"] = size_mb(target)
     counts = np.bincount(Y.indices, minlength=Y_test.shape[1])
@@ -89,37 +96,17 @@ def work(name: str, weight: float) -> dict:
     return result
 
 
-def run(name: str, weight: float) -> dict:
+def run(name: str, weight: float, components: int = 0) -> dict:
     core = str(min(os.sched_getaffinity(0)))
     limits = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
     done = subprocess.run(
-        ["taskset", "-c", core, sys.executable, __file__, "--worker", name, str(weight)],
+        ["taskset", "-c", core, sys.executable, __file__, "--worker", name, str(weight),
+         str(components)],
         capture_output=True, text=True, env={**os.environ, **limits}, timeout=3600, check=False,
     )  # fmt: skip
     if done.returncode != 0:
         raise SystemExit(f"{name} at weight {weight} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def spread(values: list[float]) -> str:
-    return f"{median(values):.2f} ({min(values):.2f} – {max(values):.2f})"
-
-
-def show(name: str, weight: float, pairs: list[dict]) -> None:
-    alone, joined = ([pair[side] for pair in pairs] for side in ("alone", "joined"))
-    print(f"{name}, weight {weight}, {len(pairs)} pairs: median (smallest – largest)")
-    for step in (*STEPS, "all"):
-        steps = STEPS if step == "all" else (step,)
-        a, b = ([sum(one[s]["cpu"] for s in steps) for one in side] for side in (alone, joined))
-        ratios = [y / x for x, y in zip(a, b, strict=True)]
-        print(f"  {step:9} {spread(a)} CPU s alone, {spread(b)} joined, ratio {spread(ratios)}")
-    for one, side in (("alone", alone[0]), ("joined", joined[0])):
-        accuracy = " / ".join(f"{side[k]:.2f}" for k in ("P@1", "P@3", "P@5"))
-        print(
-            f"  {one:9} {accuracy}, PSP@5 {side['PSP@5']:.2f}; {side['model_mb']:.1f} MB; "
-            f"{side['us_per_row']:.0f} µs a row, alone {side['row']['p50_us']:.0f}; training grew "
-            f"by {side['train']['grown_mb']:.0f} MB"
-        )
 
 
 def main() -> None:
@@ -128,6 +115,7 @@ def main() -> None:
     )
     parser.add_argument("--sets", nargs="+", default=list(SETTINGS))
     parser.add_argument("--weights", nargs="+", type=float, default=[0.5, 1.0])
+    parser.add_argument("--components", nargs="+", type=int, default=[0, 192])
     parser.add_argument("--pairs", type=int, default=3)
     arguments = parser.parse_args()
     subprocess.run(
@@ -137,18 +125,19 @@ def main() -> None:
     for name in arguments.sets:
         for split in ("train", "test"):
             embeddings(name, split)
-        for weight in arguments.weights:
-            pairs = []
+        for weight, components in product(arguments.weights, arguments.components):
             for _ in range(arguments.pairs):
-                pairs.append({"alone": run(name, 0.0), "joined": run(name, weight)})
-                results.append({"set": name, "weight": weight, **pairs[-1], "commit": commit()})
+                pair = {"alone": run(name, 0.0), "joined": run(name, weight, components)}
+                what = {"set": name, "weight": weight, "components": components}
+                results.append({**what, **pair, "commit": commit()})
                 text = json.dumps({"machine": machine(), "results": results}, indent=1)
                 (RESULTS / "dense.json").write_text(text + "\n")
-            show(name, weight, pairs)
+    print("\n".join(dense_section(results)))
+    report.write()
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
-        finish(work(sys.argv[2], float(sys.argv[3])))
+        finish(work(sys.argv[2], float(sys.argv[3]), int(sys.argv[4])))
     else:
         main()

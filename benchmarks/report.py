@@ -14,6 +14,7 @@ import report_encoder
 import sets
 from cells import Row, percent, span, verdict
 from journal import METRICS, RESULTS
+from report_dense import dense_section
 
 from xmc_core.reporting import number
 
@@ -218,6 +219,7 @@ SECTIONS: dict[str, Callable[[list[Row]], Iterable[str]]] = {
         "a part of its training, and answers row by row), napkinXC 0.7.2, libpecos 1.2.8.",
     ),
     "large": large_section,
+    "dense": dense_section,
     **report_encoder.SECTIONS,
     **report_disentangle.SECTIONS,
 }

@@ -10,8 +10,10 @@ PAIR_TEXT = """\
 all-MiniLM-L6-v2, CPU, one thread, both sides in turn: level by level over 16, 256 and all labels
 with 65, 85 and 130 steps of 32 documents at 64 tokens, learning rate 1e-4. libpecos does all else
 as it ships for EUR-Lex-4K, ours as the preset `linear` with what `xmc tune` chose on tf-idf of the
-training rows (benchmarks/encoder.py has the settings); both grow a tree of their own on the tf-idf
-rows and another one on [tf-idf, embedding]. Training is everything from matrices and texts to the
+training rows (benchmarks/encoder.py has the settings); ours prepares a level on the documents of
+its steps alone (`rows_per_node` 0) and leaves the lowest of the six layers as pretrained
+(`frozen_layers` 1), the ladder below does neither. Both grow a tree of their own on the tf-idf rows
+and another one on [tf-idf, embedding]. Training is everything from matrices and texts to the
 model; its parts are told as far as they can be separated, and what libpecos predicts of training
 rows counts as encoding. libpecos computes in fp32 alone; `auto` is what the processor does best.
 Every result in results/encoder-pair.json carries its commit: with --resume, sides may be of

@@ -158,7 +158,7 @@ class DvcProject(dg.ConfigurableResource):
         file = self.folder / name
         try:
             content = yaml.load(file.read_text(encoding="utf-8"), Loader=YAML_LOADER)
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConfigError(f"cannot read {file}: {error}") from error
         return content or {}
 

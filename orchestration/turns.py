@@ -5,25 +5,19 @@ started beside one from `make demo` would die of that, and a change that it came
 trained.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from fcntl import LOCK_EX, LOCK_NB, flock
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from xmc_core.persistence.locks import locked
 
-@contextmanager
-def turn(root: Path, dataset: str, say: Callable[[str], None]) -> Iterator[None]:
+
+def turn(root: Path, dataset: str, say: Callable[[str], None]) -> AbstractContextManager[None]:
     """Keep other steps on this data set out, in whatever process or container they run.
 
-    `root` is the project's folder; `say` is told if there is somebody to wait for. The kernel ends
-    the turn of a process that dies.
+    `root` is the project's folder; `say` is told if there is somebody to wait for.
     """
-    folder = root / ".xmc" / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{dataset}.lock").open("w") as file:
-        try:
-            flock(file, LOCK_EX | LOCK_NB)
-        except BlockingIOError:
-            say(f"another run is at work on {dataset}; this one waits for its turn")
-            flock(file, LOCK_EX)
-        yield
+    return locked(
+        root / ".xmc" / "locks" / f"{dataset}.lock",
+        lambda: say(f"another run is at work on {dataset}; this one waits for its turn"),
+    )

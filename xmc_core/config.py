@@ -411,9 +411,19 @@ class EncoderConfig:
     beam_size: int = 10
     """Clusters of the level above from which matcher-aware negatives come."""
 
+    rows_per_node: int = 32
+    """Before each level the linear classifiers behind its head and its negatives are trained on as
+    many documents as its steps take, or on this many per node, but at most twice those of its
+    steps. 0: on no more than those, which saves a tenth of a short training and gains a little less
+    (docs/log.md)."""
+
     joint_ranker: bool = True
     """Choose the next level's negatives by linear rankers on [tf-idf, embedding], as the paper
     does, instead of on the embedding alone."""
+
+    frozen_layers: int = 0
+    """So many layers from the bottom stay as pretrained, with all below them (the word vectors
+    always do): a step of a transformer of six takes a third less time with three."""
 
     pretrained_share: float = 0.5
     """After the last level, what the pretrained weights count in a mean with the fine-tuned ones:
@@ -447,6 +457,11 @@ class EncoderConfig:
     sharded: bool = False
     """With several devices: each keeps a share of the weights and optimiser states (FSDP2) instead
     of all of them."""
+
+    components: int = 0
+    """The rankers get so many principal components of the embeddings, as seen on the training
+    documents, instead of all dimensions (0). Half of them lose little and are cheaper to train on,
+    to keep and to search (docs/log.md)."""
 
     weight: float = 1.0
     """Length of the embedding beside the tf-idf row of length 1, in the rankers' features."""
@@ -491,7 +506,10 @@ class EncoderConfig:
             "0 or more and below 1",
             self.pretrained_share,
         )
-        for name in ("validation_rows", "validate_every", "patience", "checkpoint_every"):
+        for name in (
+            "validation_rows", "validate_every", "patience", "checkpoint_every", "frozen_layers",
+            "components", "rows_per_node",
+        ):  # fmt: skip
             _require(getattr(self, name) >= 0, f"encoder.{name}", "0 or more", getattr(self, name))
         _require(
             self.patience == 0 or self.validation_rows > 0,

@@ -8,9 +8,8 @@ parallel run would not find it.
 
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from fcntl import LOCK_EX, flock
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -19,6 +18,7 @@ import dagster as dg
 
 from orchestration.metadata import flat
 from xmc_core.metrics.ranking import plain_name
+from xmc_core.persistence.locks import locked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -164,14 +164,9 @@ class MlflowTracking(dg.ConfigurableResource):
                 raise
             return str(found.experiment_id)
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self) -> AbstractContextManager[None]:
         """Keep other processes of this project out."""
-        folder = Path(self.root).resolve() / ".xmc"
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "mlflow.lock").open("w") as file:
-            flock(file, LOCK_EX)
-            yield
+        return locked(Path(self.root).resolve() / ".xmc" / "mlflow.lock")
 
 
 class TrackedRun:

@@ -54,6 +54,7 @@ def tune(tiny_folder, planted, X, tree, **changes):
         {"loss": "hinge", "weighted": True, "negatives": ["teacher_forcing"]},
         {"negatives": ["matcher_aware"], "batch_size": [8, 12]},
         {"gradient_checkpointing": True},
+        {"frozen_layers": 1, "gradient_checkpointing": True},
         {"precision": "bf16"},
         {"validation_rows": 20, "validate_every": 2, "patience": 1},
     ],
@@ -79,6 +80,12 @@ def test_walks_down_the_levels_and_counts_the_steps_on(tiny_folder, planted, X, 
     ]
 
 
+def test_a_level_is_prepared_on_the_documents_of_its_steps_at_least(tiny_folder, planted, X, tree):
+    _, report = tune(tiny_folder, planted, X, tree, rows_per_node=0)
+    told = [event["text"] for event in report.events if event["event"] == "message"]
+    assert [text.rpartition(", ")[2] for text in told] == ["32 documents", "40 documents"]
+
+
 def test_the_end_is_a_mean_of_pretrained_and_fine_tuned_weights(tiny_folder, planted, X, tree):
     frozen, tuned, half = (
         [p.detach().numpy() for p in tune(tiny_folder, planted, X, tree, **changes)[0]
@@ -90,6 +97,23 @@ def test_the_end_is_a_mean_of_pretrained_and_fine_tuned_weights(tiny_folder, pla
         moved += not np.array_equal(before, after)
         assert_allclose(mean, 0.25 * before + 0.75 * after, atol=1e-6)
     assert moved > 20
+
+
+def test_frozen_layers_do_not_move(tiny_folder, planted, X, tree):
+    tuned, _ = tune(tiny_folder, planted, X, tree, frozen_layers=1)
+    before, _ = tune(tiny_folder, planted, X, tree, levels=0)
+    pairs = zip(
+        tuned.encoder.model.named_parameters(), before.encoder.model.parameters(), strict=True
+    )
+    moved = {name for (name, now), then in pairs if not np.array_equal(now.detach(), then.detach())}
+    assert len(moved) > 8
+    assert all(name.startswith("encoder.layer.1.") for name in moved)
+
+
+def test_one_layer_at_least_is_trained(tiny_folder):
+    config = settings(tiny_folder, frozen_layers=2).encoder
+    with pytest.raises(ConfigError, match=r"frozen_layers is 2 but .* has 2 layers; leave one"):
+        xr_transformer.TextEncoder.pretrained(config)
 
 
 def test_same_seed_same_embeddings_on_any_number_of_threads(tiny_folder, planted, X, tree):

@@ -78,6 +78,20 @@ def test_is_fine_tuned_saved_and_loaded(folder, planted, X, tree, tmp_path):  # 
     assert_allclose(loaded.embed(texts, config.encoder), tuned.embeddings, atol=1e-3)
 
 
+def test_layers_below_the_trained_ones_stay_as_pretrained(folder):
+    encoder = TextEncoder.pretrained(EncoderConfig(name=str(folder), max_length=16))
+    every = {id(weight) for weight in trainable_weights(encoder)}
+    encoder.freeze(1)
+    upper = {id(weight) for weight in trainable_weights(encoder)}
+    lower, own = ({id(w) for w in layer.parameters()} for layer in encoder.layers)
+    shared = {id(w) for w in encoder.model.parameters()} - lower - own  # embeddings, last norm
+    assert own & every <= upper < every
+    assert not upper & lower
+    assert upper - own <= shared
+    encoder.freeze(0)
+    assert {id(weight) for weight in trainable_weights(encoder)} == every
+
+
 def test_a_model_without_a_pooling_layer_cannot_pool(tiny_folder, tmp_path):
     for file in tiny_folder.glob("*token*"):
         shutil.copy(file, tmp_path)

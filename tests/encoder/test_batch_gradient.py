@@ -172,6 +172,7 @@ def test_weights_that_the_vectors_do_not_depend_on_are_left_alone(config):
     encoder = TextEncoder.pretrained(config)
     spare = torch.nn.Parameter(torch.ones(3))
     encoder.model.register_parameter("spare", spare)
+    encoder.freeze()
     trained = {id(weight) for weight in trainable_weights(encoder)}
     assert id(spare) not in trained
     assert id(encoder.model.get_input_embeddings().weight) not in trained

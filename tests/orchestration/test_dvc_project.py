@@ -146,6 +146,12 @@ def test_a_project_without_data_sets_says_how_to_add_one(tmp_path):
         DvcProject(root=str(tmp_path)).datasets()
 
 
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "params.yaml").write_bytes(b"datasets: [caf\xe9]\n")
+    with pytest.raises(ConfigError, match=r"cannot read .*params.yaml: .*utf-8"):
+        DvcProject(root=str(tmp_path)).datasets()
+
+
 def test_tools_are_found_without_an_activated_environment(monkeypatch):
     monkeypatch.setenv("PATH", "/usr/bin")
     first, second = tool_environment()["PATH"].split(":")

@@ -155,9 +155,14 @@ def test_remainders_take_a_byte_where_that_is_smaller():
         assert np.all(shifts <= 8 * np.dtype(kind).itemsize)
 
 
-def test_chunks_with_a_row_for_one_hashed_feature_in_seven_have_a_bitmap():
-    shifts, _ = plan_buckets(np.array([10, 60, 80, 512]), 9)
+def test_chunks_with_a_row_for_one_hashed_feature_in_five_have_a_bitmap():
+    shifts, _ = plan_buckets(np.array([10, 80, 110, 512]), 9)
     assert_array_equal(shifts == BITMAP, [False, False, True, True])
+
+
+def test_a_chunk_with_more_rows_than_16_bits_count_has_a_bitmap():
+    shifts, _ = plan_buckets(np.array([65_535, 65_536]), 22)
+    assert_array_equal(shifts == BITMAP, [False, True])
 
 
 @pytest.mark.parametrize("widest", [16, 300])
@@ -194,7 +199,7 @@ def test_weights_cannot_be_written():
 
 
 def test_arrays_that_do_not_fit_together_are_refused():
-    for name in ("values", "places", "remainders", "row_pointer", "starts", "biases"):
+    for name in ("values", "places", "remainders", "row_pointer", "index", "biases"):
         parts = level([0, 60, 90], 0.1).arrays()
         parts[name] = parts[name][:-1]
         with pytest.raises(ShapeError, match="do not fit together"):

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from xmc_core.cli.params_file import add_dataset, check_name, has_dataset, locked, read_text
+from xmc_core.cli.params_file import add_dataset, check_name, has_dataset, others_wait, read_text
 from xmc_core.config import load_config
 from xmc_core.data import Dataset
 from xmc_core.data.raw import PACKED, RawFiles, read_raw
@@ -62,7 +62,7 @@ def take_in(
         else load_config(params, preset=preset or "linear")
     )
     dataset = read_raw(files, config.dataset, report=report)
-    with locked(params):
+    with others_wait(params):
         _put_in_place(files, folder, params, with_dataset)
     return dataset
 

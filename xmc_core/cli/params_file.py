@@ -6,9 +6,8 @@ out, nothing is written and the user is told what to write.
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from fcntl import LOCK_EX, flock
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import yaml
 
 from xmc_core.config import read_params
 from xmc_core.errors import ConfigError
+from xmc_core.persistence.locks import locked
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 MERGE = "<<"
@@ -40,15 +40,9 @@ def _is_number(name: str) -> bool:
     return True
 
 
-@contextmanager
-def locked(params: Path) -> Iterator[None]:
+def others_wait(params: Path) -> AbstractContextManager[None]:
     """Keep other commands from changing params.yaml between reading it and writing it back."""
-    # Not params.yaml itself: whoever waits for a file that is replaced waits for the old one.
-    lock = params.parent / LOCK
-    lock.parent.mkdir(exist_ok=True)
-    with lock.open("w") as file:
-        flock(file, LOCK_EX)
-        yield
+    return locked(params.parent / LOCK)
 
 
 def read_text(params: Path) -> str:

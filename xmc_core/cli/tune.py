@@ -88,9 +88,9 @@ def _settings(changes: dict[str, Any]) -> str:
 
 
 def _write(file: Path, dataset: str, config: "Config", changes: dict[str, Any]) -> None:
-    from xmc_core.cli.params_file import locked, read_text, set_parameters
+    from xmc_core.cli.params_file import others_wait, read_text, set_parameters
     from xmc_core.persistence.atomic import write_text
 
-    with locked(file):
+    with others_wait(file):
         write_text(file, set_parameters(read_text(file), dataset, changes))
     typer.echo(f"{file}: settings.{dataset} changed; `dvc repro` or `make demo` trains with it.")

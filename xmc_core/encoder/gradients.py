@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.fsdp import FSDPModule
 
 from xmc_core.config import EncoderConfig
 from xmc_core.encoder.batches import micro_batches
@@ -34,16 +33,8 @@ GPU_MULTIPLE = 8
 
 
 def trainable_weights(encoder: TextEncoder) -> list[torch.nn.Parameter]:
-    """The transformer's weights that its vectors depend on, without the table of word vectors,
-    which stays as pretrained."""
-    if isinstance(encoder.model, FSDPModule):  # marked before the weights were dealt out
-        return [weight for weight in encoder.model.parameters() if weight.requires_grad]
-    table = encoder.model.get_input_embeddings().weight  # type: ignore[operator]
-    weights = [weight for weight in encoder.model.parameters() if weight is not table]
-    ids = torch.zeros((1, 2), dtype=torch.int64, device=encoder.device)
-    vector = encoder.forward(ids, torch.ones_like(ids, dtype=torch.bool), torch.float32)
-    gradients = torch.autograd.grad(vector.sum(), weights, allow_unused=True)
-    return [w for w, gradient in zip(weights, gradients, strict=True) if gradient is not None]
+    """The transformer's weights that are trained; `TextEncoder.freeze` has marked the others."""
+    return [weight for weight in encoder.model.parameters() if weight.requires_grad]
 
 
 class BatchGradient:

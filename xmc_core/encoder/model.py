@@ -3,8 +3,8 @@
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import transformers
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from xmc_core.config import EncoderConfig
 from xmc_core.encoder.batches import encoding_batches
@@ -41,6 +42,8 @@ class TextEncoder:
     pooling: str
     max_length: int
     device: torch.device
+    components: Tensor | None = None
+    """(hidden size, n_dims) float32: what `embed` multiplies vectors with, see components.py."""
 
     @classmethod
     def pretrained(cls, config: EncoderConfig, device: torch.device | None = None) -> "TextEncoder":
@@ -51,7 +54,8 @@ class TextEncoder:
         EncoderError
             If it is not on this machine, or its files are damaged or incomplete.
         ConfigError
-            If encoder.max_length is more than it has positions for.
+            If encoder.max_length is more than it has positions for, encoder.frozen_layers leaves
+            no layer, or encoder.components are more than its dimensions.
         """
         folder = resolve_encoder(config.name)
         encoder = cls._open(folder, config.pooling, config.max_length, device)
@@ -60,6 +64,18 @@ class TextEncoder:
                 f"encoder.max_length is {config.max_length:,} but {config.name} has {positions:,} "
                 "positions; lower it, or choose an encoder for longer texts."
             )
+        if config.components > encoder.n_dims:
+            raise ConfigError(
+                f"encoder.components is {config.components:,} but {config.name} has "
+                f"{encoder.n_dims:,} dimensions; lower it, or set 0 for all of them."
+            )
+        if config.frozen_layers >= max(len(encoder.layers), 1):
+            raise ConfigError(
+                f"encoder.frozen_layers is {config.frozen_layers} but {config.name} has "
+                f"{len(encoder.layers)} layers; leave one to be trained, or set encoder.levels to "
+                "0 for a frozen encoder."
+            )
+        encoder.freeze(config.frozen_layers)
         return encoder
 
     @classmethod
@@ -75,8 +91,16 @@ class TextEncoder:
 
     @property
     def n_dims(self) -> int:
-        """Length of a text's vector."""
+        """Length of a text's vector, as `embed` gives it."""
+        if self.components is not None:
+            return self.components.shape[1]
         return int(self.model.config.hidden_size)  # type: ignore[union-attr, arg-type]
+
+    @property
+    def layers(self) -> list[torch.nn.Module]:
+        """The transformer's layers, from the bottom: its longest list of modules."""
+        lists = [m for m in self.model.modules() if isinstance(m, torch.nn.ModuleList)]
+        return list(max(lists, key=len, default=[]))
 
     @property
     def positions(self) -> int:
@@ -86,6 +110,20 @@ class TextEncoder:
         # RoBERTa's positions start behind the padding id; only its tokeniser knows the rest.
         return min(known, int(self.tokenizer.model_max_length))
 
+    def freeze(self, n_layers: int = 0) -> None:
+        """Mark (by `requires_grad`) what fine-tuning leaves as pretrained: the table of word
+        vectors, weights that the vectors do not depend on, and with `n_layers` as many layers from
+        the bottom, and all below them."""
+        table = self.model.get_input_embeddings().weight  # type: ignore[operator]
+        weights = [w.requires_grad_() for w in self.model.parameters() if w is not table]
+        table.requires_grad_(False)
+        ids = torch.zeros((1, 2), dtype=torch.int64, device=self.device)
+        with _detached(self.layers[n_layers]) if n_layers else nullcontext():
+            vector = self.forward(ids, torch.ones_like(ids, dtype=torch.bool), torch.float32)
+        gradients = torch.autograd.grad(vector.sum(), weights, allow_unused=True)
+        for weight, gradient in zip(weights, gradients, strict=True):
+            weight.requires_grad_(gradient is not None)
+
     def tokenize(
         self, texts: Sequence[str], report: Reporter = SILENT, folder: Path | None = None
     ) -> TokenStore:
@@ -93,7 +131,7 @@ class TextEncoder:
         return tokenize(texts, self.tokenizer, self.max_length, report, folder)
 
     def forward(self, ids: Tensor, mask: Tensor, dtype: torch.dtype) -> Tensor:
-        """(texts, n_dims) float32 unit vectors of padded token ids and their mask.
+        """(texts, hidden size) float32 unit vectors of padded token ids and their mask.
 
         Inside the transformer matrix products run in `dtype`; pooling is float32.
         """
@@ -108,6 +146,12 @@ class TextEncoder:
             # The sum over the tokens: its mean points the same way.
             pooled = torch.einsum("btd,bt->bd", hidden, mask.float())
         return torch.nn.functional.normalize(pooled, dim=1)
+
+    def in_components(self, vectors: Tensor) -> Tensor:
+        """What `embed` makes of the transformer's vectors: as they are, or their components."""
+        if self.components is None:
+            return vectors
+        return torch.nn.functional.normalize(vectors @ self.components, dim=1)
 
     def embed(
         self,
@@ -143,8 +187,8 @@ class TextEncoder:
             rows, counts = job
             ids, mask = tokens.padded(rows)
             with torch.no_grad():
-                vectors = self.forward(
-                    on_device(ids, self.device), on_device(mask, self.device), dtype
+                vectors = self.in_components(
+                    self.forward(on_device(ids, self.device), on_device(mask, self.device), dtype)
                 )
             if counts:
                 embeddings[rows] = vectors.half().cpu().numpy()
@@ -175,7 +219,8 @@ class TextEncoder:
             "dims": self.n_dims,
             "files": files,
         }
-        write_store(folder, KIND, facts=facts)
+        arrays = {} if self.components is None else {"components": self.components.cpu().numpy()}
+        write_store(folder, KIND, arrays=arrays, facts=facts)
 
     @classmethod
     def load(cls, folder: Path | str, device: torch.device | None = None) -> "TextEncoder":
@@ -184,7 +229,8 @@ class TextEncoder:
         Raises StoreError if a file is missing or altered, or the folder holds something else.
         """
         folder = Path(folder)
-        facts = read_store(folder, KIND).facts
+        store = read_store(folder, KIND)
+        facts = store.facts
         for name, expected in facts["files"].items():
             if not (folder / name).exists():
                 raise StoreError(
@@ -194,7 +240,26 @@ class TextEncoder:
                 raise StoreError(
                     f"{folder / name} does not match its checksum; it was altered or damaged."
                 )
-        return cls._open(folder, facts["pooling"], facts["max_length"], device)
+        encoder = cls._open(folder, facts["pooling"], facts["max_length"], device)
+        if "components" not in store.arrays:
+            return encoder
+        components = torch.from_numpy(np.array(store.arrays["components"]))
+        return replace(encoder, components=components.to(encoder.device))
+
+
+@contextmanager
+def _detached(layer: torch.nn.Module) -> Iterator[None]:
+    """No gradient passes through what `layer` is given. What lies below a layer has other names in
+    each kind of transformer; this way the graph itself says it."""
+
+    def cut(_: torch.nn.Module, *given: Any) -> Any:
+        return tree_map_only(Tensor, Tensor.detach, given)
+
+    hook = layer.register_forward_pre_hook(cut, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 class _Progress:

@@ -12,22 +12,16 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from xmc_core.encoder.batches import micro_batches
-from xmc_core.encoder.gradients import BatchGradient, is_out_of_memory, trainable_weights
+from xmc_core.encoder.gradients import BatchGradient, is_out_of_memory
 from xmc_core.encoder.model import TextEncoder
 from xmc_core.errors import EncoderError
 from xmc_core.types import Indices
 
 
 def shard(encoder: TextEncoder, dtype: torch.dtype) -> None:
-    """Deal the encoder's weights out to the processes, layer by layer; in place.
-
-    Weights that are not trained are marked by `requires_grad`: a shard cannot tell any more.
-    """
-    trained = {id(weight) for weight in trainable_weights(encoder)}
-    for weight in encoder.model.parameters():
-        weight.requires_grad_(id(weight) in trained)
+    """Deal the encoder's weights out to the processes, layer by layer; in place."""
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
-    for layer in _layers(encoder.model):
+    for layer in encoder.layers:
         fully_shard(layer, mp_policy=policy)
     # By default what lies outside the layers stays together after a forward pass; the model then
     # shows whole weights in place of the shares that the optimiser knows.
@@ -92,9 +86,3 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
     gradient = parameter.grad
     parameter.grad = None
     return torch.zeros_like(parameter) if gradient is None else gradient
-
-
-def _layers(model: nn.Module) -> list[nn.Module]:
-    """The transformer's layers: its longest list of modules."""
-    lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
-    return max(lists, key=len, default=[])

@@ -44,14 +44,14 @@ from xmc_core.types import Bytes, Floats, Indices, Pointers
 FIELDS = (
     "parents", "widest", "form", "single", "wide_remainders", "base_bits", "exponent",
     "post_processor", "pointer", "biases", "parent_chunks", "chunk_pointer", "bucket_pointer",
-    "remainder_pointer", "shifts", "starts", "remainders", "row_base", "row_pointer", "places",
+    "remainder_pointer", "shifts", "index", "remainders", "row_base", "row_pointer", "places",
     "values", "allowed", "first_dense", "n_dims", "width", "dense",
 )  # fmt: skip
 """Columns of the table of levels: numbers, then the addresses of arrays (ChunkedWeights says what
 they hold; `allowed` is 0 where every node is)."""
 (
     PARENTS, WIDEST, FORM, SINGLE, WIDE_REMAINDERS, BASE_BITS, EXPONENT, POST_PROCESSOR, POINTER,
-    BIASES, PARENT_CHUNKS, CHUNK_POINTER, BUCKET_POINTER, REMAINDER_POINTER, SHIFTS, STARTS,
+    BIASES, PARENT_CHUNKS, CHUNK_POINTER, BUCKET_POINTER, REMAINDER_POINTER, SHIFTS, INDEX,
     REMAINDERS, ROW_BASE, ROW_POINTER, PLACES, VALUES, ALLOWED, FIRST_DENSE, N_DIMS, WIDTH, DENSE,
 ) = range(len(FIELDS))  # fmt: skip
 
@@ -195,15 +195,16 @@ def add_chunk(
     first = chunk_pointer[chunk]
     n_hits = 0
     if chunk_pointer[chunk + U64(1)] > first:
-        starts = uint32_at(level[STARTS] + 4 * int64_at(level[BUCKET_POINTER])[chunk])
+        index = level[INDEX] + 4 * int64_at(level[BUCKET_POINTER])[chunk]
+        starts = uint16_at(index)
         shift = I64(uint8_at(level[SHIFTS])[chunk])
         place = int64_at(level[REMAINDER_POINTER])[chunk]
         pointer_shift = 2 if level[FORM] == MASKS else 1
         pointers = uint8_at(level[ROW_POINTER] + (first << pointer_shift))
         if shift == BITMAP:
             n_hits = find_bits(
-                n_features, hashed, values, starts, pointers, pointer_shift, scratch
-            )  # fmt: skip
+                n_features, hashed, values, uint32_at(index), pointers, pointer_shift, scratch
+            )
         elif level[WIDE_REMAINDERS]:
             remainders = uint16_at(level[REMAINDERS] + 2 * place)
             n_hits = find_rows(
@@ -231,7 +232,7 @@ def find_rows(
     n_features: int,
     hashed_address: int,
     values_address: int,
-    starts: NDArray[np.uint32],  # of the chunk
+    starts: NDArray[np.uint16],  # of the chunk
     shift: int,
     remainders: NDArray[Any],  # of the chunk
     pointers: Bytes,  # of the chunk's rows to their weights

@@ -56,7 +56,7 @@ def fill_rows(
     bucket_pointer: Pointers,
     remainder_pointer: Pointers,
     shifts: Bytes,
-    starts: NDArray[np.uint32],  # zeros; out
+    index: NDArray[np.uint32],  # zeros; out
     remainders: NDArray[Any],  # (rows in buckets + 16,) out; uint8 or uint16
     tile_rows: Indices,  # (entries of `features`,) out: which row of the chunk each became
     sizes: Indices,  # (rows,) zeros; out: weights of each row
@@ -70,28 +70,29 @@ def fill_rows(
         if shift == BITMAP:
             fill_bitmap(
                 features[begin:end], masks[begin:end], multiplier, modulo,
-                starts[buckets:last], tile_rows[begin:end], sizes[first:],
+                index[buckets:last], tile_rows[begin:end], sizes[first:],
             )  # fmt: skip
             continue
-        n_buckets = last - buckets - 1
+        starts = index[buckets:last].view(np.uint16)
+        n_buckets = 1 << (bits - shift)
         place = remainder_pointer[chunk]
         for k in range(begin, end):
             if feature_map[features[k]] == 0:
                 feature_map[features[k]] = 1
                 bucket = ((features[k] * multiplier) & modulo) >> shift
-                starts[buckets + bucket + 1] += np.uint32(1)
+                starts[bucket + 1] += np.uint16(1)
         for bucket in range(n_buckets):
-            starts[buckets + bucket + 1] += starts[buckets + bucket]
+            starts[bucket + 1] += starts[bucket]
         for k in range(begin, end):
             feature_map[features[k]] = 0
 
         # Rows of a bucket in order of appearance, which is that of the tiles.
-        following = starts[buckets : buckets + n_buckets].copy()
+        following = starts[:n_buckets].copy()
         for k in range(begin, end):
             if feature_map[features[k]] == 0:
                 hashed = (features[k] * multiplier) & modulo
                 row = np.int64(following[hashed >> shift])
-                following[hashed >> shift] += np.uint32(1)
+                following[hashed >> shift] += np.uint16(1)
                 remainders[place + row] = hashed & ((1 << shift) - 1)
                 feature_map[features[k]] = row + 1
             row = feature_map[features[k]] - 1

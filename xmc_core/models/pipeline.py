@@ -266,9 +266,6 @@ class PipelineModel:
                 f"predict takes a list of texts, as they are read more than once, got a "
                 f"{type(texts).__name__}; pass list(...)."
             )
-        for row, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise DataError(f"text {row} is of type {type(text).__name__}; texts are strings.")
         return self.vectorizer.transform(texts)
 
     def named(self, predictions: Predictions) -> list[list[tuple[str, float]]]:

@@ -32,7 +32,7 @@ from xmc_core.tree.build import build_label_tree
 from xmc_core.types import Flags, Floats, Indices, SparseRows
 
 KIND = "xr-linear"
-LAYOUT = 5
+LAYOUT = 6
 """Of the arrays of a level; a folder with another one is refused."""
 
 

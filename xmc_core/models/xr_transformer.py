@@ -20,6 +20,7 @@ import xmc_core
 from xmc_core.config import Config, RankersConfig, to_mapping
 from xmc_core.data.rows import as_rows
 from xmc_core.encoder.checkpoint import Saved, Scratch, fingerprint
+from xmc_core.encoder.components import reduce_embeddings, with_components
 from xmc_core.encoder.device import MasterWeights, resolve_dtype
 from xmc_core.encoder.distributed import ALONE, World
 from xmc_core.encoder.finetune import CurvePoint, Look, curves, train_level_head
@@ -42,12 +43,8 @@ from xmc_core.tree import LabelTree
 from xmc_core.tree.label_tree import parents
 from xmc_core.types import Halves, Indices, SparseRows
 
-ROWS_PER_NODE = 32
-"""A level is prepared and trained on a sample of the documents: as many as its steps take, or this
-many per node for the linear classifiers that its head starts from, but at most twice those of the
-steps. Encoding all documents before each level costs more than all steps together as soon as there
-are few steps (900 steps on 61 thousand short titles: 240 of 460 CPU seconds). No more than the
-steps take saves another tenth of the training and loses a little nearly everywhere, see the log."""
+COMPONENT_ROWS = 100_000
+"""Documents by which principal components are chosen, at most."""
 
 WARM_START = RankersConfig(cost=(1.0,), cost_negative=(1.0,), threshold=(0.0,))
 """Settings of those linear classifiers, on rows of unit length. Weak ones on purpose: a head of
@@ -129,7 +126,10 @@ def fine_tune(
         encoder = TextEncoder.pretrained(config.encoder, device)
         blend(encoder, run.encoder, config.encoder.pretrained_share)
         run.encoder = encoder
-    return FineTuned(encoder, run.embed_all(), tuple(run.points), tuple(run.looks))
+    embeddings = run.embed_all()
+    if config.encoder.components > 0:
+        embeddings = run.reduce(embeddings, config.encoder.components)
+    return FineTuned(run.encoder, embeddings, tuple(run.points), tuple(run.looks))
 
 
 def blend(pretrained: TextEncoder, tuned: TextEncoder, share: float) -> None:
@@ -284,15 +284,37 @@ class _Run:
 
     def embed_all(self) -> Halves:
         """The training documents, encoded as the encoder is now; with a scratch folder, a file."""
-        out = None
-        if self.scratch is not None:
-            file = self.scratch.folder / "embeddings.npy"
+        return self._embed(self.tokens, self._file("embeddings.npy"))
+
+    def reduce(self, embeddings: Halves, count: int) -> Halves:
+        """Reduce the encoder's vectors, and those it has made, to principal components."""
+        rows = sample_rows(self.known, COMPONENT_ROWS, self.config.encoder.seed)
+        n_threads = self.config.n_threads
+        self.encoder, kept = with_components(self.encoder, embeddings, rows, count, n_threads)
+        self.report.message(
+            f"{count:,} of {embeddings.shape[1]:,} dimensions keep {kept:.1%} of the embeddings"
+        )
+        out = self._file("components.npy")
+        if out is None:
+            out = np.empty((len(embeddings), count), np.float16)
+            reduce_embeddings(embeddings, self.encoder, out, n_threads)
+        elif self.world.first:
+            reduce_embeddings(embeddings, self.encoder, out, n_threads)
+        self.world.wait()
+        return out
+
+    def _file(self, name: str) -> Halves | None:
+        """A file for a vector of each training document, the same one for all processes; None
+        without a scratch folder."""
+        if self.scratch is None:
+            return None
+        file = self.scratch.folder / name
+        if self.world.first:
             shape = (len(self.tokens), self.encoder.n_dims)
-            if self.world.first:
-                np.lib.format.open_memmap(file, "w+", np.float16, shape).flush()
-            self.world.wait()
-            out = np.load(file, mmap_mode="r+")
-        return self._embed(self.tokens, out)
+            np.lib.format.open_memmap(file, "w+", np.float16, shape).flush()
+        self.world.wait()
+        mapped: Halves = np.load(file, mmap_mode="r+")
+        return mapped
 
     def _embed(self, tokens: TokenStore, out: Halves | None = None) -> Halves:
         settings = self.config.encoder
@@ -311,11 +333,15 @@ class _Run:
             weights.close()
 
     def _sample(self, plan: LevelPlan) -> Indices:
-        """The documents that one level is prepared and trained on."""
-        n_nodes = self.tree.level_sizes[plan.level - 1]
+        """The documents that one level is prepared and trained on.
+
+        A sample: encoding all documents before each level costs more than all steps together as
+        soon as these are few (900 steps on 61 thousand short titles: 240 of 460 CPU seconds).
+        """
+        n_nodes, settings = self.tree.level_sizes[plan.level - 1], self.config.encoder
         in_steps = plan.steps * plan.batch_size
-        wanted = max(in_steps, min(ROWS_PER_NODE * n_nodes, 2 * in_steps))
-        rows = sample_rows(self.known, wanted, self.config.encoder.seed + plan.level)
+        wanted = max(in_steps, min(settings.rows_per_node * n_nodes, 2 * in_steps))
+        rows = sample_rows(self.known, wanted, settings.seed + plan.level)
         self.report.message(
             f"level {plan.level}: {n_nodes:,} nodes, {plan.steps:,} steps, {len(rows):,} documents"
         )

@@ -26,6 +26,9 @@ HALF, SINGLE = "half", "single"
 
 MOST_CHUNKS = 2.5
 
+MOST_IN_BUCKETS = 2**16 - 1
+"""Rows of a chunk that are still counted in 16 bits."""
+
 _ARRAYS = (
     "pointer",
     "biases",
@@ -33,7 +36,7 @@ _ARRAYS = (
     "bucket_pointer",
     "remainder_pointer",
     "shifts",
-    "starts",
+    "index",
     "remainders",
     "row_base",
     "row_pointer",
@@ -67,7 +70,7 @@ class ChunkedWeights:
     """(chunks + 1,) rows of chunk c, one per feature."""
 
     bucket_pointer: Pointers
-    """(chunks + 1,) into `starts`."""
+    """(chunks + 1,) into `index`."""
 
     remainder_pointer: Pointers
     """(chunks + 1,) into `remainders`: as `chunk_pointer`, but chunks with a bitmap have none."""
@@ -76,10 +79,11 @@ class ChunkedWeights:
     """(chunks,) bits of a hashed feature that are the remainder; those above name the bucket.
     chunks.BITMAP: there are no buckets."""
 
-    starts: NDArray[np.uint32]
-    """Rows of bucket b of chunk c, counted from the chunk's first, begin at
-    starts[bucket_pointer[c] + b]; one more says where the last bucket ends. Of a bitmap: for each
-    32 hashed features how many rows come before theirs, and the bits of those that have one."""
+    index: NDArray[np.uint32]
+    """What chunk c has at index[bucket_pointer[c]]: for each bucket where its rows begin, counted
+    from the chunk's first, and for one more where the last one ends, two to a word. Of a bitmap:
+    for each 32 hashed features how many rows come before theirs, and the bits of those that have
+    one."""
 
     remainders: NDArray[Any]
     """(rows in buckets + 16,) uint8 or uint16; the last 16 are to be read, not to be found."""
@@ -211,13 +215,14 @@ class ChunkedWeights:
         features = np.empty(int(self.chunk_pointer[-1]), np.int32)
         for c in range(self.n_chunks):
             first, last = self.chunk_pointer[c : c + 2]
-            starts = self.starts[self.bucket_pointer[c] : self.bucket_pointer[c + 1]]
-            if self.shifts[c] == chunks.BITMAP:
-                hashed = np.flatnonzero((starts[1::2, None] >> np.arange(32)) & 1)
+            index, shift = self.index[slice(*self.bucket_pointer[c : c + 2])], int(self.shifts[c])
+            if shift == chunks.BITMAP:
+                hashed = np.flatnonzero((index[1::2, None] >> np.arange(32)) & 1)
             else:
+                starts = index.view(np.uint16)[: (1 << (bits - shift)) + 1]
                 bucket = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
                 own = slice(*self.remainder_pointer[c : c + 2])
-                hashed = (bucket << int(self.shifts[c])) + self.remainders[own]
+                hashed = (bucket << shift) + self.remainders[own]
             features[first:last] = (hashed * back) & (2**bits - 1)
         return features
 
@@ -241,9 +246,9 @@ class ChunkedWeights:
             and len(weights.chunk_pointer) == len(weights.bucket_pointer) == n_chunks + 1
             and len(weights.shifts) == n_chunks
             and bool(np.all(weights.shifts[in_buckets] <= bits))
-            and np.array_equal(weights.bucket_pointer, _ends(starts_of(weights.shifts, bits)))
+            and np.array_equal(weights.bucket_pointer, _ends(words_of(weights.shifts, bits)))
             and np.array_equal(weights.remainder_pointer, _ends(sizes * in_buckets))
-            and int(weights.bucket_pointer[-1]) == len(weights.starts)
+            and int(weights.bucket_pointer[-1]) == len(weights.index)
             and len(weights.remainders) == int(weights.remainder_pointer[-1]) + LANES
             and len(weights.row_pointer) == rows + 1
             and len(weights.row_base) == (rows >> base_bits(width)) + 1
@@ -329,7 +334,7 @@ class ChunkedWeights:
             dense[:, :n_dims] = tile_dense[child_lanes // LANES, child_lanes % LANES]
         return cls(
             n_features, pointer, tile_biases.reshape(-1)[child_lanes], rows.chunk_pointer,
-            rows.bucket_pointer, rows.remainder_pointer, rows.shifts, rows.starts, rows.remainders,
+            rows.bucket_pointer, rows.remainder_pointer, rows.shifts, rows.index, rows.remainders,
             row_base, row_pointer, places, values, np.array([exponent or 0], np.int32), dense,
             np.array([n_features - n_dims, n_dims]),
         )  # fmt: skip
@@ -343,7 +348,7 @@ class _ChunkRows:
     bucket_pointer: Pointers
     remainder_pointer: Pointers
     shifts: Bytes
-    starts: NDArray[np.uint32]
+    index: NDArray[np.uint32]
     remainders: NDArray[Any]
     of_tiles: Indices
     """Which row of its chunk each feature of a tile became."""
@@ -372,7 +377,7 @@ def _place(
     map_threads(count, runs, n_threads)
     multiplier, bits = hashing(n_features)
     shifts, remainder_type = plan_buckets(n_rows, bits)
-    bucket_pointer = _ends(starts_of(shifts, bits))
+    bucket_pointer = _ends(words_of(shifts, bits))
     remainder_pointer = _ends(n_rows * (shifts != chunks.BITMAP))
     chunk_pointer = _ends(n_rows)
     placed = _ChunkRows(
@@ -380,7 +385,7 @@ def _place(
         bucket_pointer,
         remainder_pointer,
         shifts,
-        starts=np.zeros(int(bucket_pointer[-1]), np.uint32),
+        index=np.zeros(int(bucket_pointer[-1]), np.uint32),
         remainders=np.zeros(int(remainder_pointer[-1]) + LANES, remainder_type),
         of_tiles=np.empty(len(features), np.int32),
         sizes=np.zeros(int(chunk_pointer[-1]), np.int32),
@@ -390,7 +395,7 @@ def _place(
         with scratch.borrow() as (feature_map, _):
             fill_rows(
                 *run, chunk_tiles, tile_pointer, features, masks, feature_map, multiplier, bits,
-                chunk_pointer, bucket_pointer, remainder_pointer, shifts, placed.starts,
+                chunk_pointer, bucket_pointer, remainder_pointer, shifts, placed.index,
                 placed.remainders, placed.of_tiles, placed.sizes,
             )  # fmt: skip
 
@@ -407,29 +412,34 @@ def hashing(n_features: int) -> tuple[int, int]:
 def plan_buckets(n_rows: Pointers, bits: int) -> tuple[Bytes, type[np.integer[Any]]]:
     """Bits of the remainder in each chunk, and its type: 4 to 8 rows a bucket, more buckets where
     remainders of one byte need them and that is smaller in all. Or BITMAP, where that is smaller
-    still: from one hashed feature in six to eight on."""
+    still: from one hashed feature in five on, and where rows are too many for buckets."""
     wanted = np.ceil(np.log2(np.maximum(n_rows, 8) / 8)).astype(np.int64)
-    in_bitmap = 4 * _bitmap_entries(bits)
+    in_bitmap = 4 * _bitmap_words(bits)
     best: tuple[int, Bytes, type[np.integer[Any]]] | None = None
     for kind in (np.uint8, np.uint16):
         width = np.dtype(kind).itemsize
         bucket_bits = np.clip(wanted, max(0, bits - 8 * width), bits)
-        in_buckets = width * n_rows + 4 * ((1 << bucket_bits) + 1)
-        shifts = np.where(in_bitmap <= in_buckets, chunks.BITMAP, bits - bucket_bits)
-        size = int(np.minimum(in_bitmap, in_buckets).sum())
+        in_buckets = width * n_rows + 4 * _bucket_words(bucket_bits)
+        as_bitmap = (in_bitmap <= in_buckets) | (n_rows > MOST_IN_BUCKETS)
+        shifts = np.where(as_bitmap, chunks.BITMAP, bits - bucket_bits)
+        size = int(np.where(as_bitmap, in_bitmap, in_buckets).sum())
         if best is None or size < best[0]:
             best = size, shifts.astype(np.uint8), kind
     assert best is not None
     return best[1:]
 
 
-def starts_of(shifts: Bytes, bits: int) -> Pointers:
-    """Entries of `starts` in each chunk."""
-    in_buckets = (1 << np.maximum(bits - shifts.astype(np.int64), 0)) + 1
-    return np.where(shifts == chunks.BITMAP, _bitmap_entries(bits), in_buckets)
+def words_of(shifts: Bytes, bits: int) -> Pointers:
+    """Words of `index` that each chunk takes."""
+    in_buckets = _bucket_words(np.maximum(bits - shifts.astype(np.int64), 0))
+    return np.where(shifts == chunks.BITMAP, _bitmap_words(bits), in_buckets)
 
 
-def _bitmap_entries(bits: int) -> int:
+def _bucket_words(bucket_bits: Pointers) -> Pointers:
+    return ((1 << bucket_bits) + 2) // 2
+
+
+def _bitmap_words(bits: int) -> int:
     return 2 * (((1 << bits) + 31) // 32)
 
 

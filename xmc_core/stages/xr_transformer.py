@@ -98,7 +98,11 @@ def check_members(members: Sequence[Config], tree: LabelTree) -> None:
 
         try:
             plan_levels(tree, settings)
-            if (what := (settings.name, settings.max_length, settings.pooling)) not in sound:
+            what = (
+                settings.name, settings.max_length, settings.pooling, settings.frozen_layers,
+                settings.components,
+            )  # fmt: skip
+            if what not in sound:
                 TextEncoder.pretrained(settings, torch.device("cpu"))
         except XmcError as error:
             raise type(error)(f"ensemble.members[{number}]: {error}") from error
