@@ -10,7 +10,7 @@ from scipy.sparse import csr_array, random_array, vstack
 from tests.rankers.test_weights import chunked
 from tests.reference import linear as reference
 from xmc_core.config import RankersConfig
-from xmc_core.errors import ConfigError, ShapeError
+from xmc_core.errors import ConfigError, DataError, ShapeError
 from xmc_core.inference import beam as module
 from xmc_core.inference.beam import Searcher, allowed_nodes
 from xmc_core.kernels.chunks import BITMAP
@@ -332,6 +332,17 @@ def test_nodes_without_an_allowed_label_leave_the_beam_to_others(X, levels):
     found = search(X, levels, allowed=allowed, beam_size=2, top_k=3)
     assert np.all(np.sort(found.labels[:, :2]) == [3, 157])
     assert np.all(found.labels[:, 2] == -1)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("dense", [False, True])
+def test_features_that_are_not_finite_are_refused(X, levels, value, alone, dense):
+    filled = int(np.flatnonzero(np.diff(X.indptr))[0])
+    broken = X[filled : filled + 1].copy() if alone else X.copy()
+    broken.data[-1] = value
+    with pytest.raises(DataError, match="X holds a NaN or an infinity"):
+        search(broken.toarray() if dense else broken, levels)
 
 
 @settings(deadline=None, max_examples=60)

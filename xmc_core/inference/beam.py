@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 from xmc_core.config import per_level
 from xmc_core.data import Predictions
 from xmc_core.data.rows import as_rows
-from xmc_core.errors import ConfigError, ShapeError
+from xmc_core.errors import ConfigError, DataError, ShapeError
 from xmc_core.inference.post_processors import codes_per_level, kept_as
 from xmc_core.kernels.arguments import read_only
 from xmc_core.kernels.beam import PRODUCTS, search_few, search_rows
@@ -126,7 +126,7 @@ class Searcher:
         -inf.
 
         Raises ShapeError if X, (n_samples, n_features), has another number of columns than the
-        levels were trained on.
+        levels were trained on, and DataError if a value is not finite.
         """
         indptr, indices, values = self._rows(X)
         if n_threads == 0 or n_threads < -1:
@@ -135,13 +135,13 @@ class Searcher:
         labels = np.empty((n_samples, top_k), np.int32)
         scores = np.empty((n_samples, top_k), np.float32)
         if n_samples <= ALONE and self._is_short(len(indices) * beam_size * len(self._levels)):
-            ascending = search_few(
+            sound = search_few(
                 indptr, indices, values, self._table, *self._hashing, self._slot_labels, beam_size,
                 self._kept_as, self._path_weight, vector, labels, scores,
             )  # fmt: skip
         elif n_samples <= ALONE:
             with _TURNS:
-                ascending = search_rows(
+                sound = search_rows(
                     indptr, indices, values, 0, n_samples, 1, self._table, *self._hashing,
                     self._slot_labels, beam_size, self._kept_as, self._path_weight, vector,
                     labels, scores,
@@ -158,8 +158,10 @@ class Searcher:
 
             n_threads = resolve_threads(n_threads)
             share = max(1, min(BLOCK_ROWS, -(-n_samples // n_threads)))
-            ascending = all(map_threads(search, row_blocks(n_samples, share), n_threads))
-        if not ascending:
+            sound = all(map_threads(search, row_blocks(n_samples, share), n_threads))
+        if not sound:
+            if not np.isfinite(values).all():
+                raise DataError("X holds a NaN or an infinity; features must be finite numbers.")
             X = as_rows(csr_array((values, indices, indptr), (n_samples, self.n_features)))
             return self.search(
                 X, beam_size=beam_size, top_k=top_k, n_threads=n_threads, vector=vector

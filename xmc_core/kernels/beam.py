@@ -56,12 +56,16 @@ def search_rows(
     labels: Indices,  # (last_row - first_row, k) out, -1 pads
     scores: Floats,  # the same shape, out, -inf pads
 ) -> bool:
-    # Returns whether columns ascend in every row, none twice; where not, the rest is not searched.
+    # Returns whether columns ascend in every row, none twice, and values are finite; where not, the
+    # rest is not searched.
     longest = 0
     for r in range(first_row, last_row):
         longest = max(longest, indptr[r + 1] - indptr[r])
         for j in range(indptr[r] + 1, indptr[r + 1]):
             if indices[j] <= indices[j - 1]:
+                return False
+        for j in range(indptr[r], indptr[r + 1]):
+            if values[j] - values[j] != 0.0:
                 return False
     widest = 0
     for t in range(len(table)):

@@ -10,7 +10,7 @@ Linear Probing", IEEE Trans. Computers 1984): a feature is multiplied modulo a p
 upper bits of the result name one of the chunk's buckets, the lower bits are what is stored, in one
 byte mostly. A bucket holds 4 to 8 features and is compared in one instruction. That takes a third
 of a list of features and a tenth of a bitmap where chunks are sparse, and needs nothing to be built
-at loading. Where a chunk has one hashed feature in seven or more, as on the upper levels, a bitmap
+at loading. Where a chunk has one hashed feature in five or more, as on the upper levels, a bitmap
 is smaller, and read once: for each 32 hashed features how many rows come before theirs, and which
 of the 32 there are (`BITMAP`).
 

@@ -107,7 +107,7 @@ class XRLinear:
         ConfigError
             If top_k or beam_size is below 1.
         DataError
-            If a label in `allow` does not exist.
+            If a label in `allow` does not exist, or a value of X is not finite.
         """
         model = self if allow is None else self.restricted(allow)
         return model._searcher.search(
