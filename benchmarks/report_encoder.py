@@ -12,18 +12,20 @@ with 65, 85 and 130 steps of 32 documents at 64 tokens, learning rate 1e-4. libp
 as it ships for EUR-Lex-4K, ours as the preset `linear` with what `xmc tune` chose on tf-idf of the
 training rows (benchmarks/encoder.py has the settings); ours prepares a level on the documents of
 its steps alone (`rows_per_node` 0) and leaves the lowest of the six layers as pretrained
-(`frozen_layers` 1), the ladder below does neither. Both grow a tree of their own on the tf-idf rows
-and another one on [tf-idf, embedding]. Training is everything from matrices and texts to the
-model; its parts are told as far as they can be separated, and what libpecos predicts of training
-rows counts as encoding. libpecos computes in fp32 alone; `auto` is what the processor does best.
-Every result in results/encoder-pair.json carries its commit: with --resume, sides may be of
-different ones, and then were not in turn. CPU seconds, user and system, of the whole process:
-median (smallest – largest) of the runs."""
+(`frozen_layers` 1), which libpecos does not do, nor the ladder below on this set. Both grow a tree
+of their own on the tf-idf rows and another one on [tf-idf, embedding]. Training is everything from
+matrices and texts to the model; its parts are told as far as they can be separated, and what
+libpecos predicts of training rows counts as encoding. libpecos computes in fp32 alone; `auto` is
+what the processor does best. Every result in results/encoder-pair.json carries its commit: with
+--resume, sides may be of different ones, and then were not in turn. CPU seconds, user
+and system, of the whole process: median (smallest – largest) of the runs."""
 
 LADDER_TEXT = """\
 What each rung adds, preset `linear` (on eurlex-titles and python-api with tuned rankers), one
 thread; mean ± standard deviation over the seeds, which move the tree, the batches and the head.
-CPU seconds from matrices and texts to the model, and of the answers to all test rows."""
+CPU seconds from matrices and texts to the model, and of the answers to all test rows. On python-api
+levels are prepared on the documents of their steps alone and the two lowest layers stay as
+pretrained; all schedules stand at the top of benchmarks/encoder.py."""
 
 LEAF_TEXT = """\
 XR-Transformer (16, then 256 clusters, 280 steps) beside X-Transformer (256 clusters at once, 900
