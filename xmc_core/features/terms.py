@@ -42,9 +42,8 @@ class TermBlock:
     _table: list[Hashes] = field(init=False, repr=False)
     """Made when `rows` first needs it: fitting does not. Two threads may both make it."""
 
-    _scratch: list[tuple[Indices, Words, Words, Words, Memory]] = field(init=False, repr=False)
-    """Kept from call to call, one for each thread that was ever in `weigh`: four arrays of zeros,
-    and where rows are made."""
+    _scratch: list[tuple[Indices, Words, Words, Words]] = field(init=False, repr=False)
+    """Kept from call to call, one for each thread that was ever in `weigh`: arrays of zeros."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_table", [])
@@ -60,16 +59,16 @@ class TermBlock:
         ends = self.ends.tolist()
         return [text[a:b].decode("utf-8") for a, b in zip([0, *ends[:-1]], ends, strict=True)]
 
-    def rows(self, grams: GramBatch) -> Rows:
-        """tf-idf of a batch of documents; unknown n-grams are left out."""
+    def rows(self, grams: GramBatch, memory: Memory) -> Rows:
+        """tf-idf of a batch of documents, in `memory`; unknown n-grams are left out."""
         if not self._table:
             self._table.append(hash_table(self.hashes))
-        features = np.empty(len(grams.hashes), np.int32)
+        features = memory.array("features", len(grams.hashes), np.int32)
         look_up_into(grams.hashes, self._table[0], features)
-        return self.weigh(grams.documents, features)
+        return self.weigh(grams.documents, features, memory)
 
-    def weigh(self, documents: Pointers, features: Indices) -> Rows:
-        """tf-idf of n-grams whose features are known, -1 for one that is none."""
+    def weigh(self, documents: Pointers, features: Indices, memory: Memory) -> Rows:
+        """tf-idf of n-grams whose features are known, -1 for one that is none, in `memory`."""
         try:
             scratch = self._scratch.pop()
         except IndexError:
@@ -79,19 +78,16 @@ class TermBlock:
                 np.zeros((n >> 6) + 1, np.uint64),
                 np.zeros((n >> 12) + 1, np.uint64),
                 np.zeros((n >> 18) + 1, np.uint64),
-                Memory(),
             )
-        tally, seen, seen_words, seen_groups, memory = scratch
-        pointer = np.empty(len(documents), np.int64)
+        pointer = memory.array("pointer", len(documents), np.int64)
         indices = memory.array("indices", len(features), np.int32)
         values = memory.array("values", len(features), np.float32)
         weigh_rows_into(
             documents, features, read_only(self.idf), self.config.sublinear, LOGS,
-            tally, seen, seen_words, seen_groups, pointer, indices, values,
+            *scratch, pointer, indices, values,
         )  # fmt: skip
-        rows = pointer, indices[: pointer[-1]].copy(), values[: pointer[-1]].copy()
         self._scratch.append(scratch)
-        return rows
+        return pointer, indices[: pointer[-1]], values[: pointer[-1]]
 
 
 def hash_table(hashes: Hashes) -> Hashes:

@@ -32,8 +32,9 @@ array([[0.89, 0.  , 0.22, 0.22, 0.22, 0.22],
        [0.  , 0.89, 0.22, 0.22, 0.22, 0.22]], dtype=float32)
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from xmc_core.config import TfidfConfig, config_from_mapping
@@ -78,16 +79,20 @@ class TfidfVectorizer:
         Raises DataError if a text is not a string.
         """
 
-        spare = Spare(Memory)
+        spare = Spare(lambda: [Memory() for _ in self.blocks])
 
         def transform_batch(texts: list[str]) -> Rows:
-            memory = spare.take()
-            batch = read_texts(texts, self.config, memory)
-            rows = self._joined(
-                [block.rows(find_grams(batch, block.config, memory)) for block in self.blocks]
+            memories = spare.take()
+            batch = read_texts(texts, self.config, memories[0])
+            pointer, indices, values = self._joined(
+                [
+                    block.rows(find_grams(batch, block.config, memory), memory)
+                    for block, memory in zip(self.blocks, memories, strict=True)
+                ]
             )
-            spare.give_back(memory)
-            return rows
+            kept = pointer.copy(), indices.copy(), values.copy()
+            spare.give_back(memories)
+            return kept
 
         rows: list[Rows] = []
         feed_threads(transform_batch, text_batches(texts), n_threads, rows.append)
@@ -154,6 +159,7 @@ def fit_tfidf(
     ]
 
     Job = tuple[list[Memory], list[GramBatch]]
+    Weighed = tuple[Rows, list[Memory]]
     spare = Spare(lambda: [Memory() for _ in vocabularies])
     learned: list[list[tuple[Pointers, Indices]]] = []
 
@@ -176,15 +182,30 @@ def fit_tfidf(
     blocks, features = zip(*[vocabulary.select() for vocabulary in vocabularies], strict=True)
     vectorizer = TfidfVectorizer(config, blocks, vocabularies[0].n_documents)
 
-    def weigh_batch(number: int) -> Rows:
+    def weigh_batch(number: int) -> Weighed:
+        memories = spare.take()
         batch, learned[number] = learned[number], []  # its numbers and rows are never both held
         rows = []
-        for block, of_numbers, (documents, numbers) in zip(blocks, features, batch, strict=True):
+        for block, of_numbers, (documents, numbers), memory in zip(
+            blocks, features, batch, memories, strict=True
+        ):
             replace_numbers(numbers, of_numbers)
-            rows.append(block.weigh(documents, numbers))
-        return vectorizer._joined(rows)
+            rows.append(block.weigh(documents, numbers, memory))
+        return vectorizer._joined(rows), memories
 
     # How often a term is in a row is known, so X is made once and at its full size.
     stacked = Stack(vectorizer.n_documents, sum(vocabulary.nnz for vocabulary in vocabularies))
-    feed_threads(weigh_batch, range(len(learned)), n_threads, stacked.put)
+
+    def put(weighed: Weighed | None) -> None:
+        if weighed is not None:
+            rows, memories = weighed
+            stacked.put(rows)
+            spare.give_back(memories)
+
+    jobs: list[Callable[[], Weighed | None]] = [
+        partial(vocabulary.write_text, *selected)
+        for vocabulary, *selected in zip(vocabularies, blocks, features, strict=True)
+    ]
+    jobs += [partial(weigh_batch, number) for number in range(len(learned))]
+    feed_threads(lambda job: job(), jobs, n_threads, put)
     return vectorizer, stacked.matrix(vectorizer.n_features)

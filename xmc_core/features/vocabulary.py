@@ -8,7 +8,7 @@ from xmc_core.features.memory import Memory
 from xmc_core.features.terms import TermBlock
 from xmc_core.features.tokens import GramBatch
 from xmc_core.kernels.arguments import read_only
-from xmc_core.kernels.text import copy_grams_into, gather_terms_into, grams_size, place_terms_into
+from xmc_core.kernels.text import copy_grams_into, grams_size, measure_terms_into, place_terms_into
 from xmc_core.kernels.tfidf import (
     fill_table,
     learn_grams_into,
@@ -19,6 +19,9 @@ from xmc_core.types import Bytes, Indices, Pointers
 FIRST_ROOM = 2**17
 """Terms that fit before the table grows for the first time. Memory costs nothing before it is
 touched, and from 4 MB on it comes in large pages."""
+
+SMALL_ROOM = 2**19
+"""Below it a table grows to four times its size."""
 
 
 class Vocabulary:
@@ -37,9 +40,10 @@ class Vocabulary:
         self._table = np.zeros(4 * FIRST_ROOM, np.uint64)
         self._hashes = np.empty(FIRST_ROOM, np.uint64)
         self._document_counts = np.empty(FIRST_ROOM, np.int32)
-        # The text of an n-gram is kept once min_df documents have shown it: most never get there.
-        self._ripe: list[Indices] = []
-        self._texts: list[tuple[Bytes, Pointers]] = []
+        self._texts: list[tuple[Indices, Bytes, Pointers]] = []
+        """Batch by batch: numbers of n-grams, their text, and where each ends. The text of an
+        n-gram is kept once min_df documents have shown it: most never get there."""
+
         self._memory = Memory()
 
     def learn(self, batch: GramBatch) -> Indices:
@@ -64,15 +68,14 @@ class Vocabulary:
             batch.utf8, batch.bounds, batch.places, ripe, self.config.analyzer == "word",
             utf8, ends,
         )  # fmt: skip
-        self._ripe.append(numbers[ripe])
-        self._texts.append((utf8[: ends[-1] if n_ripe else 0].copy(), ends))
+        self._texts.append((numbers[ripe], utf8[: ends[-1] if n_ripe else 0].copy(), ends))
         return numbers
 
     def select(self) -> tuple[TermBlock, Indices]:
         """Apply min_df, max_df and max_features.
 
-        Returns the terms, and the feature of each n-gram by the order of first appearance, -1
-        where it is left out.
+        Returns the terms, whose text `write_text` is still to write, and the feature of each
+        n-gram by the order of first appearance, -1 where it is left out.
 
         Raises DataError if nothing is left, with the rule that left nothing.
         """
@@ -84,16 +87,26 @@ class Vocabulary:
         if n_terms == 0:
             raise DataError(self._why_nothing_is_left(document_counts, most))
         terms = terms[: min(n_terms, config.max_features or n_terms)]
-        self.nnz = int(document_counts[terms].sum(dtype=np.int64))
+        counts = document_counts[terms]
+        self.nnz = int(counts.sum(dtype=np.int64))
         features = np.full(self.n_grams, -1, np.int32)
         features[terms] = np.arange(len(terms), dtype=np.int32)
-        utf8, ends = self._text_of(features, len(terms))
-        share = (1 + self.n_documents) / (1 + document_counts[terms])
-        idf = (np.log(share) + 1).astype(np.float32)
+        idf = (np.log((1 + self.n_documents) / (1 + counts)) + 1).astype(np.float32)
+        sizes = np.empty(len(terms), np.int64)
+        for numbers, _, ends in self._texts:
+            measure_terms_into(numbers, ends, features, sizes)
+        ends = np.cumsum(sizes)
+        utf8 = np.empty(ends[-1], np.uint8)
         return TermBlock(config, self._hashes[terms], idf, utf8, ends), features
 
+    def write_text(self, terms: TermBlock, features: Indices) -> None:
+        """Write the text of what was selected."""
+        for numbers, utf8, ends in self._texts:
+            place_terms_into(numbers, ends, features, utf8, terms.ends, terms.utf8)
+
     def _make_room(self) -> None:
-        size = 2 * len(self._hashes)
+        # Filling a table again costs as much as two look-ups a term; a large one costs memory.
+        size = (4 if len(self._hashes) < SMALL_ROOM else 2) * len(self._hashes)
         if size > 2**31:
             raise DataError(
                 f"the corpus has more than {2**30:,} distinct n-grams, the most that can be "
@@ -106,19 +119,6 @@ class Vocabulary:
             setattr(self, name, larger)
         self._table = np.zeros(4 * size, np.uint64)
         fill_table(read_only(self._hashes[: self.n_grams]), self._table)
-
-    def _text_of(self, features: Indices, n_terms: int) -> tuple[Bytes, Pointers]:
-        utf8 = np.concatenate([part for part, _ in self._texts])
-        starts = np.empty(n_terms, np.int64)
-        ends = np.empty(n_terms, np.int64)
-        offset = 0
-        for numbers, (part, part_ends) in zip(self._ripe, self._texts, strict=True):
-            place_terms_into(numbers, part_ends, offset, features, starts, ends)
-            offset += len(part)
-        out_ends = np.cumsum(ends - starts)
-        out = np.empty(out_ends[-1], np.uint8)
-        gather_terms_into(utf8, starts, ends, out)
-        return out, out_ends
 
     def _why_nothing_is_left(self, document_counts: Indices, most: float) -> str:
         config, name = self.config, self.name

@@ -331,35 +331,37 @@ def copy_grams_into(
 
 
 @kernel
-def place_terms_into(
+def measure_terms_into(
     numbers: Indices,  # (n_grams,) of the n-grams that copy_grams_into has copied
     gram_ends: Pointers,  # (n_grams,) where it says that they end
-    offset: int,  # where their text begins
     features: Indices,  # feature of each number, -1 for one left out
-    starts: Pointers,  # (n_features,) out
-    ends: Pointers,  # (n_features,) out
+    sizes: Pointers,  # (n_features,) out
 ) -> None:
-    """Say where the text of features lies."""
-    start = offset
+    """Say how many bytes the text of features has."""
+    start = np.int64(0)
     for gram in range(numbers.shape[0]):
         feature = features[numbers[gram]]
-        end = offset + gram_ends[gram]
         if feature >= 0:
-            starts[feature] = start
-            ends[feature] = end
-        start = end
+            sizes[feature] = gram_ends[gram] - start
+        start = gram_ends[gram]
 
 
 @kernel
-def gather_terms_into(
-    text: Bytes,
-    starts: Pointers,  # (n_terms,)
-    ends: Pointers,  # (n_terms,)
-    out: Bytes,  # out: as long as all spans together
+def place_terms_into(
+    numbers: Indices,  # as for measure_terms_into
+    gram_ends: Pointers,
+    features: Indices,
+    text: Bytes,  # what copy_grams_into has copied
+    ends: Pointers,  # (n_features,) where the text of each feature ends
+    out: Bytes,  # out
 ) -> None:
-    """Put spans of bytes one after the other."""
-    n = 0
-    for term in range(starts.shape[0]):
-        for i in range(starts[term], ends[term]):
-            out[n] = text[i]
-            n += 1
+    """Put the text of features where it belongs."""
+    start = np.int64(0)
+    for gram in range(numbers.shape[0]):
+        feature = features[numbers[gram]]
+        end = gram_ends[gram]
+        if feature >= 0:
+            shift = ends[feature] - end
+            for i in range(start, end):
+                out[i + shift] = text[i]
+        start = end
