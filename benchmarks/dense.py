@@ -21,7 +21,7 @@ from itertools import product
 import numpy as np
 import report
 import sets
-from journal import RESULTS, commit, machine
+from journal import RESULTS, circumstances
 from measure import finish, latencies, measured, size_mb
 from report_dense import dense_section
 
@@ -129,9 +129,8 @@ def main() -> None:
             for _ in range(arguments.pairs):
                 pair = {"alone": run(name, 0.0), "joined": run(name, weight, components)}
                 what = {"set": name, "weight": weight, "components": components}
-                results.append({**what, **pair, "commit": commit()})
-                text = json.dumps({"machine": machine(), "results": results}, indent=1)
-                (RESULTS / "dense.json").write_text(text + "\n")
+                results.append({**what, **pair, **circumstances()})
+                (RESULTS / "dense.json").write_text(json.dumps(results, indent=1) + "\n")
     print("\n".join(dense_section(results)))
     report.write()
 

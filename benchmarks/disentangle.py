@@ -1,7 +1,7 @@
 """Labels in several clusters: what they give, what they cost, and whether they part meanings.
 
 python benchmarks/disentangle.py [--tasks study merged] [--sets ...] [--seeds 3]
-                                 [--resume | --small]
+                                 [--resume | --again | --small]
 
 study    on one tree a set and seed: as it was grown, and its labels in at most 1, 2, 3, 4, 6
          clusters; at the best number also several rounds, and leaves without a budget or a bound
@@ -23,7 +23,7 @@ from typing import Any
 
 import report
 import sets
-from journal import Journal, Task, in_fresh_process, run_all
+from journal import Journal, Task, add_arguments, in_fresh_process, run_all
 from report_disentangle import BEST, CHOSEN, GROWN, MOVED, OWN_ROOM, clusters_title
 
 PRESET = "linear"
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=["study", "merged"])
     parser.add_argument("--sets", nargs="+")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--resume", action="store_true", help="keep what results/ has")
+    add_arguments(parser)
     parser.add_argument("--small", action="store_true", help="see whether all of it runs")
     arguments = parser.parse_args()
 
@@ -132,7 +132,7 @@ def main() -> None:
             if task.pair == 0:
                 print(task, json.dumps(run(task, small=True)), flush=True)
         return
-    run_all(plan, Journal("disentangle", resume=arguments.resume), run, lambda task: 60.0)
+    run_all(plan, Journal("disentangle", arguments), run, lambda task: 60.0)
     report.write()
 
 

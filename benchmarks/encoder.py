@@ -1,7 +1,7 @@
 """XR-Transformer: beside libpecos, step by step, beside X-Transformer, and on a GPU.
 
 python benchmarks/encoder.py --peers PYTHON [--tasks pair ladder leaf ablation gpu] [--sets ...]
-                             [--pairs 1] [--seeds 3] [--resume | --small]
+                             [--pairs 1] [--seeds 3] [--resume | --again | --small]
 
 pair    libpecos and ours in turn on eurlex-titles: same encoder, levels, steps, batches, lengths
 ladder  tf-idf alone, with the frozen encoder, with the fine-tuned one; several seeds a set
@@ -26,7 +26,7 @@ from typing import Any
 import report
 import sets
 import torch
-from journal import Journal, Task, accuracy, in_fresh_process, run_all
+from journal import Journal, Task, accuracy, add_arguments, in_fresh_process, run_all
 from worker_ours_encoder import FINALS
 
 from xmc_core.encoder.weights import resolve_encoder
@@ -325,7 +325,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", help="of the ladder")
     parser.add_argument("--pairs", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--resume", action="store_true", help="keep what results/ has")
+    add_arguments(parser)
     parser.add_argument("--small", action="store_true", help="see whether all of it runs")
     arguments = parser.parse_args()
     if "pair" in arguments.tasks and arguments.peers is None:
@@ -354,7 +354,7 @@ def main() -> None:
             continue
         run_all(
             [task for task in plans[table] if task.set in there or table == "gpu"],
-            Journal(f"encoder-{table}", resume=arguments.resume),
+            Journal(f"encoder-{table}", arguments),
             lambda task: run(task, arguments.peers),
             guess,
         )

@@ -1,5 +1,6 @@
 """Runs of tasks, each in a fresh pinned process, kept in a JSON file that is written after each."""
 
+import argparse
 import json
 import os
 import platform
@@ -38,24 +39,37 @@ class Task:
     settings: str
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a run does with the results that are there; without either it begins anew."""
+    there = parser.add_mutually_exclusive_group()
+    there.add_argument("--resume", action="store_true", help="run only what results/ has not")
+    there.add_argument("--again", action="store_true", help="run what is asked, keep the rest")
+
+
 class Journal:
     """The results so far of one table."""
 
-    def __init__(self, name: str, *, resume: bool) -> None:
+    def __init__(self, name: str, arguments: argparse.Namespace) -> None:
         self.file = RESULTS / f"{name}.json"
+        self.again: bool = arguments.again
         self.rows: list[dict[str, Any]] = []
-        if resume and self.file.exists():
-            self.rows = json.loads(self.file.read_text())["results"]
+        if (arguments.resume or self.again) and self.file.exists():
+            self.rows = json.loads(self.file.read_text())
 
     def has(self, task: Task) -> bool:
-        return any(asdict(task).items() <= row.items() for row in self.rows)
+        """Whether there is a result that is to be kept."""
+        return not self.again and any(asdict(task).items() <= row.items() for row in self.rows)
 
     def add(self, task: Task, result: dict[str, Any]) -> None:
-        self.rows.append({**asdict(task), **result, "commit": commit()})
+        row = {**asdict(task), **result, **circumstances()}
+        found = [n for n, old in enumerate(self.rows) if asdict(task).items() <= old.items()]
+        if found:
+            self.rows[found[0]] = row
+        else:
+            self.rows.append(row)
         self.file.parent.mkdir(exist_ok=True)
-        text = json.dumps({"machine": machine(), "results": self.rows}, indent=1)
         aside = self.file.with_suffix(".part")
-        aside.write_text(text + "\n")
+        aside.write_text(json.dumps(self.rows, indent=1) + "\n")
         aside.replace(self.file)
 
     def seconds(self, task: Task) -> float | None:
@@ -162,20 +176,19 @@ def best_first(scores: csr_array, top_k: int) -> Predictions:
     return Predictions(labels, values)
 
 
-def commit() -> str:
-    """Of the code that runs; + where the library has changes that are not committed."""
+def circumstances() -> dict[str, str]:
+    """Commit of the code that runs, + where the library has changes that are not committed; and
+    the machine."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(
             ["git", "-C", str(HERE), *arguments], capture_output=True, text=True, check=True
         ).stdout.strip()
 
-    return git("rev-parse", "--short", "HEAD") + (
-        "+" if git("status", "--porcelain", str(sets.ROOT / "xmc_core")) else ""
-    )
-
-
-def machine() -> str:
+    changed = "+" if git("status", "--porcelain", str(sets.ROOT / "xmc_core")) else ""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "")
-    return f"{cpu}, {platform.machine()}, {os.cpu_count()} cores"
+    return {
+        "commit": git("rev-parse", "--short", "HEAD") + changed,
+        "machine": f"{cpu}, {platform.machine()}, {os.cpu_count()} cores",
+    }

@@ -1,6 +1,6 @@
 """Sizes that most libraries do not reach: `make bench-large`.
 
-python benchmarks/large.py [--sets yso-finna-en three-million] [--threads 2] [--resume]
+python benchmarks/large.py [--sets yso-finna-en three-million] [--threads 2] [--resume | --again]
 
 yso-finna-en   647 thousand documents, 28 thousand labels: the pipeline's stages with the preset
                `linear`, from the raw files to the report; under 6 GiB
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import report
 import sets
-from journal import Journal, Task
+from journal import Journal, Task, add_arguments
 from measure import latencies, measured, size_mb
 
 from xmc_core import evaluate, load_model
@@ -138,7 +138,7 @@ def main() -> None:
     )
     parser.add_argument("--sets", nargs="+", default=list(STEPS), choices=STEPS)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--resume", action="store_true", help="keep what results/ has")
+    add_arguments(parser)
     parser.add_argument("--step", nargs=2, help=argparse.SUPPRESS)  # a worker's own call
     arguments = parser.parse_args()
     if arguments.step is not None:
@@ -150,7 +150,7 @@ def main() -> None:
         print(json.dumps({**result, "facts": facts}))
         return
 
-    journal = Journal("large", resume=arguments.resume)
+    journal = Journal("large", arguments)
     for name in arguments.sets:
         if name not in sets.LARGE and not Path(sets.shared_data() / name).is_dir():
             print(f"{name} is left out: {sets.shared_data() / name} is not there")

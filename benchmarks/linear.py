@@ -1,7 +1,7 @@
 """XR-Linear beside its peers: same matrices, in turn, a process for each task.
 
 python benchmarks/linear.py --peers PYTHON [--tables pairs presets others] [--sets ...]
-                            [--threads 1 2] [--pairs 3] [--tasks ...] [--resume]
+                            [--threads 1 2] [--pairs 3] [--tasks ...] [--resume | --again]
 
 pairs    libpecos and ours on the same tree and settings, several alternated pairs
 presets  our preset `linear`, as it is and tuned, and the best settings of libpecos, own trees
@@ -17,7 +17,7 @@ import sys
 
 import report
 import sets
-from journal import Journal, Task, linear_guess, run_all, run_linear
+from journal import Journal, Task, add_arguments, linear_guess, run_all, run_linear
 
 TASKS = ("tree", "train", "predict", "row", "tfidf")
 
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--tasks", nargs="+", help="only these: tree, train, whole, predict, ...")
-    parser.add_argument("--resume", action="store_true", help="keep what results/ has")
+    add_arguments(parser)
     arguments = parser.parse_args()
 
     # No worker may find a kernel that is still to be compiled.
@@ -93,7 +93,7 @@ def main() -> None:
     }
     for table in arguments.tables:
         wanted = arguments.tasks or {task.task for task in plans[table]}
-        journal = Journal(table, resume=arguments.resume)
+        journal = Journal(table, arguments)
         run_all(
             [task for task in plans[table] if task.task in wanted],
             journal,

@@ -225,6 +225,16 @@ SECTIONS: dict[str, Callable[[list[Row]], Iterable[str]]] = {
 }
 
 
+def origins(rows: list[Row]) -> Iterable[str]:
+    """Machine and commits of a table; with the sets where these are not of one machine."""
+    machines = dict.fromkeys(row["machine"] for row in rows)
+    for machine in machines:
+        of_it = [row for row in rows if row["machine"] == machine]
+        commits = ", ".join(dict.fromkeys(row["commit"] for row in of_it))
+        names = ", ".join(dict.fromkeys(row["set"] for row in of_it))
+        yield f"{machine}; {f'{names}; ' if len(machines) > 1 else ''}commit {commits}"
+
+
 def write() -> None:
     """Write the page and its pictures."""
     docs = sets.ROOT / "docs"
@@ -234,10 +244,8 @@ def write() -> None:
         file = RESULTS / f"{name}.json"
         rows: list[Row] = []
         if file.exists():
-            content = json.loads(file.read_text())
-            rows = content["results"]
-            commits = dict.fromkeys(row["commit"] for row in rows)
-            about.append(f"- `{file.name}`: {content['machine']}; commit {', '.join(commits)}")
+            rows = json.loads(file.read_text())
+            about += [f"- `{file.name}`: {line}" for line in origins(rows)]
         if rows or name in report_encoder.SECTIONS:  # those tell why they are empty
             lines += section(rows)
         if name in report_disentangle.SECTIONS:
