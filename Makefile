@@ -5,7 +5,7 @@ DATASET ?= python-api
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui test check format warmup repro bench-linear bench-large bench-encoder bench-disentangle clean
+.PHONY: help install demo ui test check format warmup repro bench-linear bench-large bench-encoder bench-dense bench-disentangle clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -73,6 +73,9 @@ bench-large: .venv/installed ## the large real set and three million labels; RES
 
 bench-encoder: .venv/installed .xmc/peers-encoder/installed ## XR-Transformer beside libpecos, with and without an encoder; RESUME=1 goes on
 	$(BIN)/python benchmarks/encoder.py --peers .xmc/peers-encoder/bin/python $(if $(RESUME),--resume)
+
+bench-dense: .venv/installed ## what an embedding beside the words costs the rankers
+	$(BIN)/python benchmarks/dense.py
 
 bench-disentangle: .venv/installed ## labels in several clusters: figures, misses, cost, meanings; RESUME=1 goes on
 	$(BIN)/python benchmarks/disentangle.py $(if $(RESUME),--resume)

@@ -254,9 +254,8 @@ def write() -> None:
     head = [
         "# Benchmarks",
         "",
-        "Made by `make bench-linear`, `make bench-large`, `make bench-encoder`,",
-        "`make bench-disentangle` and `python benchmarks/dense.py` from the runs in",
-        "`benchmarks/results`:",
+        "Made by `make bench-linear`, `make bench-large`, `make bench-encoder`, `make bench-dense`",
+        "and `make bench-disentangle` from the runs in `benchmarks/results`:",
         "",
         *about,
     ]

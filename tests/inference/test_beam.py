@@ -341,8 +341,12 @@ def test_features_that_are_not_finite_are_refused(X, levels, value, alone, dense
     filled = int(np.flatnonzero(np.diff(X.indptr))[0])
     broken = X[filled : filled + 1].copy() if alone else X.copy()
     broken.data[-1] = value
+    broken = broken.toarray() if dense else broken
     with pytest.raises(DataError, match="X holds a NaN or an infinity"):
-        search(broken.toarray() if dense else broken, levels)
+        search(broken, levels)
+    pairs = csr_array(np.eye(broken.shape[0], levels[-1].n_children, dtype=np.float32))
+    with pytest.raises(DataError, match="X holds a NaN or an infinity"):
+        searcher(levels).score(broken, pairs, n_threads=1)
 
 
 @settings(deadline=None, max_examples=60)

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from xmc_core.errors import DataError
 from xmc_core.kernels.arguments import read_only
 from xmc_core.kernels.dense_rows import (
     DIMS_AT_ONCE,
@@ -42,8 +44,12 @@ class Rows:
     def of(cls, X: SparseRows) -> "Rows":
         """The last columns of X are its dense part if there are at least 32 of them that four in
         five rows fill. They are then held a second time as bfloat16, a quarter of what they take in
-        X, and so are the other entries, side by side again."""
+        X, and so are the other entries, side by side again.
+
+        Raises DataError if X holds a NaN or an infinity.
+        """
         X = as_rows(X)
+        require_finite(X.data)
         indptr, indices = read_only(X.indptr, np.int64), read_only(X.indices, np.int32)
         values = read_only(X.data, np.float32)
         first, left = _first_dense(indices, *X.shape)
@@ -87,6 +93,16 @@ def _dense_rows(
 def _none(n_features: int) -> DenseRows:
     nothing = np.zeros((0, DIMS_AT_ONCE), np.uint16)
     return DenseRows(read_only(nothing), read_only(np.zeros(0, np.float32)), n_features, 0)
+
+
+def require_finite(values: NDArray[Any]) -> None:
+    """Raises DataError if a value of X is a NaN or an infinity."""
+    # One that is not finite makes the sum so; a matrix of flags would take a quarter of the values'
+    # memory. In 32 bits, as kernels see them: what is too large for that becomes an infinity.
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32, copy=False)
+    if not np.isfinite(values.sum(dtype=np.float64)):
+        raise DataError("X holds a NaN or an infinity; features must be finite numbers.")
 
 
 def as_rows(matrix: Any) -> SparseRows:

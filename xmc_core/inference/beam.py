@@ -10,8 +10,8 @@ from scipy.sparse import csr_array
 
 from xmc_core.config import per_level
 from xmc_core.data import Predictions
-from xmc_core.data.rows import as_rows
-from xmc_core.errors import ConfigError, DataError, ShapeError
+from xmc_core.data.rows import as_rows, require_finite
+from xmc_core.errors import ConfigError, ShapeError
 from xmc_core.inference.post_processors import codes_per_level, kept_as
 from xmc_core.kernels.arguments import read_only
 from xmc_core.kernels.beam import PRODUCTS, search_few, search_rows
@@ -160,8 +160,7 @@ class Searcher:
             share = max(1, min(BLOCK_ROWS, -(-n_samples // n_threads)))
             sound = all(map_threads(search, row_blocks(n_samples, share), n_threads))
         if not sound:
-            if not np.isfinite(values).all():
-                raise DataError("X holds a NaN or an infinity; features must be finite numbers.")
+            require_finite(values)
             X = as_rows(csr_array((values, indices, indptr), (n_samples, self.n_features)))
             return self.search(
                 X, beam_size=beam_size, top_k=top_k, n_threads=n_threads, vector=vector
@@ -181,7 +180,7 @@ class Searcher:
         `pairs` is (n_samples, n_labels); its stored entries are asked for, and the result has the
         same ones. A label in several leaves has the best of its scores, one in no leaf -inf.
 
-        Raises ShapeError if X or pairs have another shape.
+        Raises ShapeError if X or pairs have another shape, DataError if a value is not finite.
         """
         paths, pair_of = self.score_pairs(X, pairs, n_threads=n_threads, vector=vector)
         scores = np.full(len(pairs.indices), -np.inf, np.float32)
@@ -226,8 +225,9 @@ class Searcher:
         vector: bool = HAVE_VECTOR_CODE,
     ) -> Floats:
         """(paths,) scores of the paths that lead to slots of given rows, sorted as by `slots_of`:
-        those of a search that kept every node."""
+        those of a search that kept every node. Raises DataError if a value of X is not finite."""
         indptr, indices, values = self._rows(X if isinstance(X, np.ndarray) else as_rows(X))
+        require_finite(values)
         n_samples = len(indptr) - 1
         pointer = read_only(np.searchsorted(rows, np.arange(n_samples + 1)), np.int64)
         slots = read_only(slots, np.int32)

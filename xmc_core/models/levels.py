@@ -13,7 +13,7 @@ from xmc_core.errors import ShapeError
 from xmc_core.inference.beam import Searcher
 from xmc_core.rankers.negatives import HELD_OUT, MATCHER_AWARE, TEACHER_FORCING, active_rows
 from xmc_core.rankers.relevance import favour_rare_labels
-from xmc_core.rankers.train import Level, LevelOutcome, checked_rows, train_together
+from xmc_core.rankers.train import Level, LevelOutcome, train_together
 from xmc_core.rankers.weights import ChunkedWeights
 from xmc_core.reporting import SILENT, Reporter
 from xmc_core.tree import LabelTree
@@ -42,13 +42,13 @@ def train_levels(
 
     A level whose negatives come from the beam waits for the levels above it; all others are
     trained side by side. A label that several leaves name is trained once, on the rows of all of
-    them. Each level reports what its solver came to. `rows` is X once more, as `checked_rows` gives
+    them. Each level reports what its solver came to. `rows` is X once more, as `Rows.of` gives
     it, and `beams` (n_samples, n_leaves) are those of `held_out_beams` or ones like them, where
     that is there already.
     """
     if X.shape[0] != Y.shape[0]:
         raise ShapeError(f"X has {X.shape[0]:,} rows but Y has {Y.shape[0]:,}.")
-    rows = checked_rows(X) if rows is None else rows
+    rows = Rows.of(X) if rows is None else rows
     targets = tree.targets(favour_rare_labels(Y, config.rankers.tail))
     kinds = per_level(config.rankers.negatives, tree.depth)
     done: list[tuple[ChunkedWeights, LevelOutcome]] = []

@@ -24,7 +24,6 @@ from xmc_core.models.clusters import find_clusters
 from xmc_core.models.levels import search_nodes, train_levels
 from xmc_core.persistence import fresh_store, read_store, write_store
 from xmc_core.persistence.store import MANIFEST
-from xmc_core.rankers.train import checked_rows
 from xmc_core.rankers.weights import ChunkedWeights
 from xmc_core.reporting import SILENT, Reporter
 from xmc_core.tree import LabelTree
@@ -126,7 +125,8 @@ class XRLinear:
         `predict`. A label in several clusters has the best score of its paths, or that of their
         mean, as `inference.paths` says, and one in none -inf.
 
-        Raises ShapeError if X or pairs do not have these shapes.
+        Raises ShapeError if X or pairs do not have these shapes, DataError if a value of X is not
+        finite.
         """
         return self._searcher.score(
             X, csr_array(pairs), n_threads=self.config.n_threads if n_threads is None else n_threads
@@ -294,7 +294,7 @@ def train_xr_linear(
     if not np.all(Y.data):
         Y = Y.copy()
         Y.eliminate_zeros()
-    rows = checked_rows(X)
+    rows = Rows.of(X)
     if tree is not None:
         return _train(X, rows, Y, tree, config, given, beams, report)
 

@@ -10,7 +10,7 @@ from scipy.sparse import csc_array, csr_array
 
 from xmc_core.config import RankersConfig, per_level
 from xmc_core.data.rows import Rows
-from xmc_core.errors import DataError, ShapeError
+from xmc_core.errors import ShapeError
 from xmc_core.kernels.arguments import read_only
 from xmc_core.memory import return_freed_memory
 from xmc_core.parallel import map_threads, resolve_threads, row_blocks
@@ -108,7 +108,7 @@ def train_together(
     that are kept, `half` or `single`.
     """
     n_threads = resolve_threads(n_threads)
-    rows = X if isinstance(X, Rows) else checked_rows(X)
+    rows = X if isinstance(X, Rows) else Rows.of(X)
     scratch = ScratchPool(rows.n_features)
     plans = [_plan(rows, level, config, n_threads) for level in levels]
     first, last = levels[0].number, levels[-1].number
@@ -288,17 +288,6 @@ def _gather_parents(
     seen.sort_indices()
     rows = seen.indices.astype(np.int32)
     return np.diff(seen.indptr), seen.data >= 4, rows, extra_sizes, extra_rows
-
-
-def checked_rows(X: SparseRows) -> Rows:
-    """X as the solvers take it. Raises DataError if it holds a NaN or an infinity."""
-    # One that is not finite makes the sum so; a matrix of flags would take a quarter of the values'
-    # memory. In 32 bits, as the solvers see them: what is too large for that becomes an infinity.
-    with np.errstate(over="ignore"):
-        values = X.data.astype(np.float32, copy=False)
-    if not np.isfinite(values.sum(dtype=np.float64)):
-        raise DataError("X holds a NaN or an infinity; features must be finite numbers.")
-    return Rows.of(X)
 
 
 def _check(X: Rows, level: Level) -> None:
