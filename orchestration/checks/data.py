@@ -3,20 +3,18 @@
 import dagster as dg
 import numpy as np
 
+from orchestration.checks.stage_check import stage_check
 from orchestration.dvc_project import DvcProject
-from orchestration.partitions import datasets
 from xmc_core.data import Dataset
 
 SHOWN = 5
 """Examples in the metadata."""
 
 
-@dg.asset_check(asset="dataset", partitions_def=datasets, blocking=True)
-def rows_and_labels_are_sound(
-    context: dg.AssetCheckExecutionContext, project: DvcProject
-) -> dg.AssetCheckResult:
+@stage_check("dataset", blocking=True)
+def rows_and_labels_are_sound(project: DvcProject, dataset: str) -> dg.AssetCheckResult:
     """Both splits have rows, train shows every label that a model may predict, names are unique."""
-    data = Dataset.load(project.out("dataset", context.partition_key))
+    data = Dataset.load(project.out("dataset", dataset))
     n_train, n_test = len(data.train_texts), len(data.test_texts)
     never_seen = int(np.count_nonzero(data.label_counts[: data.n_labels] == 0))
     same_names = len(data.label_names) - len(set(data.label_names))
@@ -39,13 +37,11 @@ def rows_and_labels_are_sound(
     )
 
 
-@dg.asset_check(asset="dataset", partitions_def=datasets)
-def no_test_text_in_train(
-    context: dg.AssetCheckExecutionContext, project: DvcProject
-) -> dg.AssetCheckResult:
+@stage_check("dataset")
+def no_test_text_in_train(project: DvcProject, dataset: str) -> dg.AssetCheckResult:
     """A test text that train holds word for word is remembered, not predicted: figures look better
     than they are. Real collections have some; it is a warning."""
-    data = Dataset.load(project.out("dataset", context.partition_key))
+    data = Dataset.load(project.out("dataset", dataset))
     known = set(data.train_texts)
     leaked = [text for text in data.test_texts if text in known]
     share = 100.0 * len(leaked) / max(1, len(data.test_texts))

@@ -3,8 +3,8 @@
 import dagster as dg
 import numpy as np
 
+from orchestration.checks.stage_check import stage_check
 from orchestration.dvc_project import DvcProject
-from orchestration.partitions import datasets
 from xmc_core.persistence import read_store
 from xmc_core.types import SparseRows
 
@@ -12,12 +12,10 @@ TOLERANCE = 1e-3
 """Of a row's length; float32 sums over a few thousand terms stay within 1e-5."""
 
 
-@dg.asset_check(asset="tfidf_features", partitions_def=datasets, blocking=True)
-def rows_are_finite_and_of_unit_length(
-    context: dg.AssetCheckExecutionContext, project: DvcProject
-) -> dg.AssetCheckResult:
+@stage_check("tfidf_features", blocking=True)
+def rows_are_finite_and_of_unit_length(project: DvcProject, dataset: str) -> dg.AssetCheckResult:
     """Every row of X_train and X_test has length 1 or is empty; every value is a number."""
-    store = read_store(project.out("tfidf_features", context.partition_key), "tfidf-features")
+    store = read_store(project.out("tfidf_features", dataset), "tfidf-features")
     passed = True
     metadata: dict[str, int | float] = {}
     for name in ("X_train", "X_test"):

@@ -3,22 +3,17 @@
 import dagster as dg
 import numpy as np
 
+from orchestration.checks.stage_check import stage_check
 from orchestration.dvc_project import DvcProject
-from orchestration.partitions import datasets
 from xmc_core.data import Dataset, Predictions
 
 
 def predictions_check(stage: str) -> dg.AssetChecksDefinition:
     """The check on the test predictions of one model."""
 
-    @dg.asset_check(
-        name="predictions_are_sound", asset=stage, partitions_def=datasets, blocking=True
-    )
-    def predictions_are_sound(
-        context: dg.AssetCheckExecutionContext, project: DvcProject
-    ) -> dg.AssetCheckResult:
+    @stage_check(stage, blocking=True)
+    def predictions_are_sound(project: DvcProject, dataset: str) -> dg.AssetCheckResult:
         """A row per test document; labels exist, none comes twice; scores descend."""
-        dataset = context.partition_key
         data = Dataset.load(project.out("dataset", dataset))
         found = Predictions.load(project.out(stage, dataset) / "predictions")
         faults = count_faults(found, data.n_labels)

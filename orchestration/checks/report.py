@@ -3,20 +3,17 @@
 import dagster as dg
 
 from orchestration.assets.details import read_metrics
+from orchestration.checks.stage_check import stage_check
 from orchestration.dvc_project import DvcProject
-from orchestration.partitions import datasets
 from xmc_core.metrics.bootstrap import paired_bootstraps
 from xmc_core.metrics.report import MODELS
 from xmc_core.metrics.rows import load_rows
 
 
-@dg.asset_check(asset="evaluation", partitions_def=datasets)
-def final_model_is_not_below_the_baseline(
-    context: dg.AssetCheckExecutionContext, project: DvcProject
-) -> dg.AssetCheckResult:
+@stage_check("evaluation")
+def final_model_is_not_below_the_baseline(project: DvcProject, dataset: str) -> dg.AssetCheckResult:
     """All figures are percentages, and the final model is worse than XR-Linear in none of them by
     more than its noise (paired bootstrap). Otherwise a warning: what takes longer should pay."""
-    dataset = context.partition_key
     figures = [
         v for model in read_metrics(project.paths(dataset).reports).values() for v in model.values()
     ]

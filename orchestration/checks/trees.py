@@ -2,8 +2,8 @@
 
 import dagster as dg
 
+from orchestration.checks.stage_check import stage_check
 from orchestration.dvc_project import DvcProject
-from orchestration.partitions import datasets
 from xmc_core.data import Dataset
 
 SHOWN = 20
@@ -12,16 +12,11 @@ SHOWN = 20
 def leaf_check(stage: str) -> dg.AssetChecksDefinition:
     """The check on one tree."""
 
-    @dg.asset_check(
-        name="every_label_has_a_leaf", asset=stage, partitions_def=datasets, blocking=True
-    )
-    def every_label_has_a_leaf(
-        context: dg.AssetCheckExecutionContext, project: DvcProject
-    ) -> dg.AssetCheckResult:
+    @stage_check(stage, blocking=True)
+    def every_label_has_a_leaf(project: DvcProject, dataset: str) -> dg.AssetCheckResult:
         """A label in no leaf can never be predicted, however good the rankers are."""
         from xmc_core.tree import LabelTree  # numba: not at definition time
 
-        dataset = context.partition_key
         tree = LabelTree.load(project.out(stage, dataset) / "tree")
         data = Dataset.load(project.out("dataset", dataset))
         lost = tree.labels_without_leaf()

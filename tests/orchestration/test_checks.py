@@ -6,10 +6,11 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from orchestration.checks import CHECKS
+from orchestration.checks import CHECKS, stage_check
 from orchestration.checks.predictions import count_faults
 from orchestration.dvc_project import DvcProject
 from orchestration.partitions import datasets
+from orchestration.turns import turn
 from tests.orchestration.stores import (
     N_LABELS,
     N_TEST,
@@ -58,6 +59,24 @@ def test_a_sound_dataset_passes(project):
     assert found.blocking
     assert found.metadata["train_rows"].value == N_TRAIN
     assert found.metadata["labels"].value == N_LABELS
+
+
+def test_a_check_waits_while_a_run_is_at_work_on_the_data_set(project, tmp_path, monkeypatch):
+    folder = project.out("dataset", DATASET)
+    others = turn(tmp_path, DATASET, print)
+    others.__enter__()
+    folder.rename(tmp_path / "aside")  # as DVC does before the stage writes anew
+
+    def turn_after(root: Path, dataset: str, say):
+        def the_other_run_ends(line: str) -> None:
+            say(line)
+            (tmp_path / "aside").rename(folder)
+            others.__exit__(None, None, None)
+
+        return turn(root, dataset, the_other_run_ends)
+
+    monkeypatch.setattr(stage_check, "turn", turn_after)
+    assert result_of("rows_and_labels_are_sound", "dataset", project).passed
 
 
 def test_two_labels_of_one_name_stop_the_run(project):
