@@ -151,6 +151,18 @@ def test_files_that_the_image_copies_are_in_the_build_context():
         assert any(source == k or source.startswith(f"{k}/") for k in kept), source
 
 
+def test_what_a_step_prints_is_where_the_webserver_looks(compose):
+    from dagster._core.instance.ref import configurable_class_data
+    from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+
+    settings = yaml.safe_load((DEPLOY / "dagster" / "dagster.yaml").read_text())
+    manager = configurable_class_data(settings["compute_logs"]).rehydrate(LocalComputeLogManager)
+    folder = Path(manager.get_captured_local_path(["run", "compute_logs", "step"], "err"))
+    for service in ("code", "webserver", "daemon"):
+        mounts = [volume.rsplit(":", 1)[1] for volume in compose["services"][service]["volumes"]]
+        assert any(folder.is_relative_to(mount) for mount in mounts), service
+
+
 def test_dagster_reads_the_instance_and_the_workspace(monkeypatch):
     pytest.importorskip("dagster_postgres", reason="the extra `deploy` is not installed")
     from dagster._core.instance.ref import InstanceRef
