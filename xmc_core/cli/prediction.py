@@ -148,31 +148,14 @@ def open_model(model: str, preset: str | None = None) -> "PipelineModel":
 
 
 def _texts(texts: Sequence[str], source: Path | None) -> Iterator[str]:
-    from xmc_core.data.readers import read_texts
+    from xmc_core.data.readers import read_lines, read_texts
 
     if source is None:
         yield from texts
     elif str(source) == "-":
-        yield from _plain_lines(sys.stdin.buffer)
+        yield from read_lines(sys.stdin.buffer, Path("standard input"))
     else:
         yield from read_texts(source)
-
-
-def _plain_lines(file: IO[bytes]) -> Iterator[str]:
-    """Every line is a text, an empty one, too; UTF-8 whatever the locale."""
-    from xmc_core.data.readers import line_error
-
-    for number, line in enumerate(file, start=1):
-        try:
-            text = line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise line_error(
-                Path("standard input"),
-                number,
-                f"byte {error.start + 1} is not UTF-8; convert the text, for example with "
-                "`iconv -f LATIN1 -t UTF-8`.",
-            ) from None
-        yield text.rstrip("\r\n")
 
 
 def _answers(

@@ -73,6 +73,22 @@ def read_texts(path: Path | str, *, report: Reporter = SILENT) -> Iterator[str]:
             raise line_error(path, number, str(error)) from None
 
 
+def read_lines(file: IO[bytes], path: Path) -> Iterator[str]:
+    """Yield every line as a text, an empty one, too; UTF-8 whatever the locale. `path` is what
+    errors call the file."""
+    for number, line in enumerate(file, start=1):
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise line_error(
+                path,
+                number,
+                f"byte {error.start + 1} is not UTF-8; convert the text, for example with "
+                "`iconv -f LATIN1 -t UTF-8`.",
+            ) from None
+        yield text.rstrip("\r\n")
+
+
 def read_label_names(path: Path | str, *, on_error: OnError = raise_error) -> dict[str, str]:
     """Read a file of lines `id<TAB>name`: what the labels of the documents are called.
 
