@@ -58,19 +58,24 @@ class Journal:
 
     def has(self, task: Task) -> bool:
         """Whether there is a result that is to be kept."""
-        return not self.again and any(asdict(task).items() <= row.items() for row in self.rows)
+        return not self.again and self._place(task) is not None
 
     def add(self, task: Task, result: dict[str, Any]) -> None:
         row = {**asdict(task), **result, **circumstances()}
-        found = [n for n, old in enumerate(self.rows) if asdict(task).items() <= old.items()]
-        if found:
-            self.rows[found[0]] = row
-        else:
+        place = self._place(task)
+        if place is None:
             self.rows.append(row)
+        else:
+            self.rows[place] = row
         self.file.parent.mkdir(exist_ok=True)
         aside = self.file.with_suffix(".part")
         aside.write_text(json.dumps(self.rows, indent=1) + "\n")
         aside.replace(self.file)
+
+    def _place(self, task: Task) -> int | None:
+        """Where the result of a task stands; None: there is none."""
+        wanted = asdict(task).items()
+        return next((n for n, row in enumerate(self.rows) if wanted <= row.items()), None)
 
     def seconds(self, task: Task) -> float | None:
         """What a task took before; None: it never ran."""
