@@ -397,6 +397,15 @@ class EncoderConfig:
     loss: str = "squared_hinge"
     """squared_hinge, hinge, or bce (binary cross-entropy)."""
 
+    contrastive: float = 0.0
+    """What a second loss counts beside that of the heads: the documents of a batch, of which half
+    are drawn for a label that they share with another one there, lie the closer the rarer the
+    labels that they have in common. 0: without it. It gains where documents are few, most with
+    batches of 64 and more (docs/log.md)."""
+
+    temperature: float = 0.05
+    """Of that loss: a document whose cosine is greater by this much is e times as probable."""
+
     weighted: bool = False
     """A true node's loss counts as often as the row has labels below it."""
 
@@ -511,6 +520,14 @@ class EncoderConfig:
             "components", "rows_per_node",
         ):  # fmt: skip
             _require(getattr(self, name) >= 0, f"encoder.{name}", "0 or more", getattr(self, name))
+        _require(self.contrastive >= 0, "encoder.contrastive", "0 or more", self.contrastive)
+        _require(self.temperature > 0, "encoder.temperature", "above 0", self.temperature)
+        _require(
+            self.contrastive == 0 or min(self.batch_size) >= 2,
+            "encoder.batch_size",
+            "at least 2 with encoder.contrastive: a document and another one of its label",
+            min(self.batch_size),
+        )
         _require(
             self.patience == 0 or self.validation_rows > 0,
             "encoder.patience",

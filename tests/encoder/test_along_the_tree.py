@@ -4,6 +4,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
 
 from xmc_core.config import Config
+from xmc_core.encoder.contrastive import Relations
 from xmc_core.encoder.head import Head
 from xmc_core.errors import ConfigError, DataError, ShapeError
 from xmc_core.models import xr_transformer
@@ -56,6 +57,8 @@ def tune(tiny_folder, planted, X, tree, **changes):
         {"gradient_checkpointing": True},
         {"frozen_layers": 1, "gradient_checkpointing": True},
         {"precision": "bf16"},
+        {"contrastive": 1.0},
+        {"contrastive": 1.0, "leaf_only": True, "steps": [4], "gradient_checkpointing": True},
         {"validation_rows": 20, "validate_every": 2, "patience": 1},
     ],
 )
@@ -190,6 +193,33 @@ def test_fine_tuning_along_the_tree_brings_texts_of_a_label_together(tiny_folder
         batch_size=16, head_learning_rate=1e-2, pretrained_share=0.0,
     )  # fmt: skip
     assert scatter(tuned.embeddings) < 0.9 * scatter(frozen.embeddings)
+    drawn, _ = tune(
+        tiny_folder, planted, X, tree, levels=3, steps=[20, 20, 40], learning_rate=3e-3,
+        batch_size=16, head_learning_rate=1e-2, pretrained_share=0.0, contrastive=1.0,
+    )  # fmt: skip
+    assert scatter(drawn.embeddings) < 0.9 * scatter(tuned.embeddings)
+
+
+def test_the_contrastive_loss_meets_a_label_twice_in_a_batch(
+    tiny_folder, planted, X, tree, monkeypatch
+):
+    batches = []
+    shares = Relations.shares
+
+    def watched(self, rows):
+        found = shares(self, rows)
+        batches.append((rows, found))
+        return found
+
+    monkeypatch.setattr(Relations, "shares", watched)
+    _, report = tune(tiny_folder, planted, X, tree, contrastive=1.0, batch_size=8)
+    assert len(batches) == 9  # one a step
+    for rows, found in batches:
+        assert 4 < len(set(rows.tolist())) == len(rows) <= 8
+        assert (found.sum(axis=1) > 0.99).all()
+    told = [event["text"] for event in report.events if event["event"] == "message"]
+    documents = [int(text.split()[-2]) for text in told]
+    assert all(half < found <= 2 * half for half, found in zip((32, 40), documents, strict=True))
 
 
 def test_an_overlapping_tree_is_fine(tiny_folder, planted, X):

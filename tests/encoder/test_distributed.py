@@ -28,9 +28,11 @@ def config(tiny_folder):
     return Config().replace(encoder=encoder, tfidf={"min_df": 1}, n_threads=1)
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory, planted, tree, config):
-    return finished(tmp_path_factory.mktemp("alone"), planted, tree, config)
+@pytest.fixture(scope="module", params=[0.0, 1.0], ids=["heads alone", "contrastive"])
+def alone(tmp_path_factory, planted, tree, config, request):
+    # A temperature of 0.05 would make 20 times as much of the order of sums.
+    config = config.replace(encoder={"contrastive": request.param, "temperature": 1.0})
+    return finished(tmp_path_factory.mktemp("alone"), planted, tree, config), config
 
 
 def finished(folder, planted, tree, config):
@@ -46,7 +48,8 @@ def losses(paths):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"sharded": True}])
-def test_two_processes_have_the_loss_curve_of_one(tmp_path, planted, tree, config, alone, changes):
+def test_two_processes_have_the_loss_curve_of_one(tmp_path, planted, tree, alone, changes):
+    alone, config = alone
     two = config.replace(encoder={"devices": 2, **changes})
     paths = finished(tmp_path, planted, tree, two)
     assert_allclose(losses(paths), losses(alone), rtol=2e-4)

@@ -66,14 +66,17 @@ def same(one, other):
         assert_array_equal(a.detach().numpy(), b.detach().numpy())
 
 
-@pytest.mark.parametrize("step", [1, 4, 6, 7, 12, 15])
-def test_goes_on_after_any_step_and_ends_the_same(run, monkeypatch, step):
-    whole, _ = run("whole")
+@pytest.mark.parametrize(
+    ("step", "changes"),
+    [(1, {}), (4, {}), (6, {}), (7, {}), (12, {}), (15, {}), (7, {"contrastive": 1.0})],
+)
+def test_goes_on_after_any_step_and_ends_the_same(run, monkeypatch, step, changes):
+    whole, _ = run("whole", **changes)
     with monkeypatch.context() as patch:
         stop_at(patch, step)
         with pytest.raises(StoppedError):
-            run("broken")
-    resumed, messages = run("broken")
+            run("broken", **changes)
+    resumed, messages = run("broken", **changes)
     same(resumed, whole)
     kept = {1: None, 4: 2, 6: 5, 7: 5, 12: 11, 15: 13}[step]
     told = [m for m in messages if m.startswith("going on")]

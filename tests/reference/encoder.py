@@ -46,3 +46,21 @@ def row_loss(vector, weight, bias, nodes, true, kind, counts=None):
             loss = max(0.0, 1.0 - sign * score) ** 2
         losses.append(loss * counts[node] if counts is not None and node in true else loss)
     return sum(losses) / len(losses) if losses else 0.0
+
+
+def contrastive_loss(vectors, labels, temperature):
+    """Mean cross-entropy of a row's relatives under the softmax over the other rows. `labels`: of
+    each row a set; two rows are related by the sum of 1 / count over the labels that they share,
+    where `counts` counts all rows."""
+    counts = {label: sum(label in row for row in labels) for row in labels for label in row}
+    losses = []
+    for i, vector in enumerate(vectors):
+        others = [j for j in range(len(vectors)) if j != i]
+        related = [sum(1 / counts[label] for label in labels[i] & labels[j]) for j in others]
+        scores = [float(np.dot(vector, vectors[j])) / temperature for j in others]
+        logarithm = math.log(sum(math.exp(score) for score in scores))
+        pairs = zip(related, scores, strict=True)
+        total = sum(related)
+        loss = sum(share * (logarithm - score) for share, score in pairs)
+        losses.append(loss / total if total else 0.0)
+    return sum(losses) / len(losses)

@@ -6,9 +6,10 @@ inside a step, which could not be the same on every number of threads.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -140,7 +141,8 @@ class _Training:
         report: Reporter,
     ) -> None:
         self.encoder, self.head = encoder, head.to(encoder.device)
-        self.tokens, self.plan, self.config, self.validation = tokens, plan, config, validation
+        self.tokens, self.task, self.plan, self.config = tokens, task, plan, config
+        self.validation = validation
         self.n_threads, self.world, self.report = n_threads, world, report
         trained = trainable_weights(encoder)
         sharded = is_sharded(encoder)
@@ -191,14 +193,7 @@ class _Training:
     def run(self, keep: Callable[[Saved], None] | None) -> None:
         """Take the steps that are left, and end with the best weights."""
         config, plan = self.config, self.plan
-        # Drawn level by level; of a level that goes on, where it was left.
-        batches = training_batches(
-            self.tokens.lengths,
-            plan.batch_size,
-            plan.steps,
-            config.seed * 1_000_003 + plan.level,
-            skip=self.done,
-        )
+        batches = self._batches()
         pace = _Pace(self)
         look_every = config.validate_every or max(plan.steps // LOOKS, 1)
         while not self.over:
@@ -214,6 +209,19 @@ class _Training:
                 keep(self.state())
         if self.best:
             self._assign(self.best)
+
+    def _batches(self) -> Iterator[Indices]:
+        """Drawn level by level; of a level that goes on, from where it was left."""
+        plan, lengths, relations = self.plan, self.tokens.lengths, self.task.relations
+        seed = self.config.seed * 1_000_003 + plan.level
+        if relations is None:
+            yield from training_batches(lengths, plan.batch_size, plan.steps, seed, skip=self.done)
+            return
+        # Half of a batch is drawn, the other half for it.
+        half = training_batches(lengths, plan.batch_size // 2, plan.steps, seed, skip=self.done)
+        for step, rows in enumerate(half, start=self.done):
+            batch = relations.with_partners(rows, (seed, step))
+            yield batch[np.argsort(-lengths[batch], kind="stable")]
 
     def _step(self, rows: Indices, pace: "_Pace", *, point: bool) -> None:
         """One step of the optimiser; a point of the curve if it is time, or wanted."""

@@ -3,10 +3,15 @@
 A batch is cut into parts of at most `encoder.train_tokens` tokens; their gradients are added up in
 a fixed order. On CPU parts run side by side, each on one thread. When memory runs out the parts are
 made half as large and the batch is done again: the step is the same one.
+
+The contrastive loss looks at all documents of a batch at once. It needs no more than their vectors,
+so these come first; its gradient by them then goes back through each part beside that of the heads
+(Gao et al., "Scaling deep contrastive learning batch size under memory limited setup", 2021).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +19,7 @@ from torch import Tensor
 
 from xmc_core.config import EncoderConfig
 from xmc_core.encoder.batches import micro_batches
+from xmc_core.encoder.contrastive import contrastive_loss
 from xmc_core.encoder.device import autocast, on_device, resolve_dtype, run_jobs, training_attention
 from xmc_core.encoder.distributed import ALONE, World
 from xmc_core.encoder.head import Head, LevelTargets
@@ -37,6 +43,18 @@ def trainable_weights(encoder: TextEncoder) -> list[torch.nn.Parameter]:
     return [weight for weight in encoder.model.parameters() if weight.requires_grad]
 
 
+@dataclass(slots=True, eq=False)
+class _Part:
+    """Some rows of a batch, while its gradient is found."""
+
+    rows: Indices
+    vectors: Tensor | None = None
+    """Encoded already, for the contrastive loss: with what the way back needs, or without."""
+
+    pull: Tensor | None = None
+    """Gradient of the contrastive loss by the vectors."""
+
+
 class BatchGradient:
     """Computes the gradients of `weights` and of the head's, by batches of rows."""
 
@@ -55,6 +73,7 @@ class BatchGradient:
     ) -> None:
         self.encoder, self.head, self.tokens, self.task = encoder, head, tokens, task
         self.loss, self.n_threads, self.world, self.report = config.loss, n_threads, world, report
+        self.contrastive, self.temperature = config.contrastive, config.temperature
         self.dtype = resolve_dtype(config.precision, encoder.device)
         self.parameters = [*weights, *head.parameters()]
         self.max_tokens = config.train_tokens
@@ -68,61 +87,127 @@ class BatchGradient:
         Raises EncoderError if a single text is too much for the memory.
         """
         mine, n_rows = self.world.rows(rows)
-        while True:
-            result = None
-            try:
-                result = self._attempt(mine, n_rows)
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-            # All processes cut smaller, or none: they count on each other's sums.
-            if not self.world.any(result is None, self.encoder.device):
-                break
-            self._halve(rows)
-        assert result is not None
+        with training_attention(self.encoder.model, self.encoder.device):
+            while (result := self._attempt(rows, mine, n_rows)) is None:
+                self._halve(rows)
         loss, gradients = result
         self.world.add([loss, *gradients])
         return loss, gradients
 
-    def _attempt(self, rows: Indices, n_rows: float) -> tuple[Tensor, list[Tensor]]:
-        parts = micro_batches(rows, self.tokens.lengths, self.max_tokens, self._at_least)
-        device = self.encoder.device
-        with training_attention(self.encoder.model, device):
-            sums: list[Tensor] = []
-            total = torch.zeros((), device=device)
-            # A few parts at a time, so that their gradients do not pile up.
-            at_once = CPU_PARTS if device.type == "cpu" else 1
-            for start in range(0, len(parts), at_once):
-                results = run_jobs(
-                    lambda part: self.part(part, n_rows),
-                    parts[start : start + at_once],
-                    device,
-                    self.n_threads,
-                )
-                for loss, gradients in results:
-                    total = total + loss
-                    if sums:
-                        torch._foreach_add_(sums, gradients)
-                    else:
-                        sums = [gradient.float() for gradient in gradients]
+    def _attempt(
+        self, batch: Indices, mine: Indices, n_rows: float
+    ) -> tuple[Tensor, list[Tensor]] | None:
+        """This process's share of loss and gradients; None where memory ran out, in any process."""
+        parts = self.parts(mine)
+        total = torch.zeros((), device=self.encoder.device)
+        if self.task.relations is not None:
+            # What all parts keep for the way back is held at once, or else computed twice.
+            keep = len(parts) <= self._at_once
+            if not self._within_memory(lambda: self._encode(parts, keep)):
+                return None
+            total = total + self._contrast(batch, parts)
+        sums: list[Tensor] = []
+        if not self._within_memory(lambda: self._add_up(parts, n_rows, total, sums)):
+            return None
         return total, sums
 
-    def part(self, rows: Indices, n_rows: float) -> tuple[Tensor, list[Tensor]]:
+    def parts(self, rows: Indices) -> list["_Part"]:
+        """Rows that go through the encoder together, one after another."""
+        cut = micro_batches(rows, self.tokens.lengths, self.max_tokens, self._at_least)
+        return [_Part(rows) for rows in cut]
+
+    def _within_memory(self, work: Callable[[], None]) -> bool:
+        """Whether memory sufficed for `work` in all processes: they count on each other's sums."""
+        failed = False
+        try:
+            work()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            failed = True
+        return not self.world.any(failed, self.encoder.device)
+
+    @property
+    def _at_once(self) -> int:
+        """Parts whose gradients are held side by side before they are added up."""
+        return CPU_PARTS if self.encoder.device.type == "cpu" else 1
+
+    def _encode(self, parts: Sequence["_Part"], keep: bool) -> None:
+        """Encode all parts; with `keep`, so that a gradient can go back through them."""
+
+        def encode(part: "_Part") -> Tensor:
+            with torch.set_grad_enabled(keep):
+                return self.vectors(part.rows)
+
+        found = run_jobs(encode, parts, self.encoder.device, self.n_threads)
+        for part, vectors in zip(parts, found, strict=True):
+            part.vectors = vectors
+
+    def _contrast(self, batch: Indices, parts: Sequence["_Part"]) -> Tensor:
+        """This process's share of the contrastive loss of the whole batch; its gradient by the
+        vectors goes into the parts."""
+        assert self.task.relations is not None
+        device = self.encoder.device
+        found = [part.vectors.detach() for part in parts if part.vectors is not None]
+        mine = torch.cat(found)  # in the order of the batch
+        places = torch.arange(len(batch), device=device)[self.world.rank :: self.world.size]
+        mine = mine[: len(places)]  # none where there are more processes than rows
+        whole = torch.zeros((len(batch), mine.shape[1]), device=device)
+        whole[places] = mine
+        self.world.add([whole])
+        whole.requires_grad_()
+        shares = on_device(self.task.relations.shares(batch), device)
+        loss = self.contrastive * contrastive_loss(whole, shares, self.temperature)
+        (gradient,) = torch.autograd.grad(loss, whole)
+        if len(places) > 0:
+            sizes = [len(part.rows) for part in parts]
+            for part, pull in zip(parts, torch.split(gradient[places], sizes), strict=True):
+                part.pull = pull
+        return loss.detach() / self.world.size
+
+    def _add_up(
+        self, parts: Sequence["_Part"], n_rows: float, total: Tensor, sums: list[Tensor]
+    ) -> None:
+        """Add the parts' losses and gradients to `total` and `sums`, in place."""
+        # A few parts at a time, so that their gradients do not pile up.
+        for start in range(0, len(parts), self._at_once):
+            results = run_jobs(
+                lambda part: self.part(part, n_rows),
+                parts[start : start + self._at_once],
+                self.encoder.device,
+                self.n_threads,
+            )
+            for loss, gradients in results:
+                total += loss
+                if sums:
+                    torch._foreach_add_(sums, gradients)
+                else:
+                    sums += [gradient.float() for gradient in gradients]
+
+    def part(self, part: "_Part", n_rows: float) -> tuple[Tensor, list[Tensor]]:
         """Loss and gradients of some rows, as a share of a batch of `n_rows`."""
-        loss = self.part_loss(rows, n_rows)
+        objective, loss = self.objective(part, n_rows)
         gradients = torch.autograd.grad(
-            loss, self.parameters, allow_unused=True, materialize_grads=True
+            objective, self.parameters, allow_unused=True, materialize_grads=True
         )
         return loss.detach(), list(gradients)
 
-    def part_loss(self, rows: Indices, n_rows: float) -> Tensor:
-        """The rows' share of the mean loss of a batch of `n_rows`."""
+    def objective(self, part: "_Part", n_rows: float) -> tuple[Tensor, Tensor]:
+        """What to differentiate for some rows, and their share of the mean loss of a batch of
+        `n_rows`: the first also holds the pull of the contrastive loss on them."""
+        vectors = part.vectors
+        if vectors is None or not vectors.requires_grad:
+            vectors = self.vectors(part.rows)
+        with autocast(self.encoder.device, self.dtype):
+            losses = self.head.loss(vectors, self.task.candidates(part.rows), self.loss)
+        loss = losses.sum() / n_rows
+        return loss if part.pull is None else loss + (vectors * part.pull).sum(), loss
+
+    def vectors(self, rows: Indices) -> Tensor:
+        """Encode some rows."""
         device = self.encoder.device
         ids, mask = (on_device(array, device) for array in self.tokens.padded(rows, self._multiple))
-        vectors = self.encoder.forward(ids, mask, self.dtype)
-        with autocast(device, self.dtype):
-            losses = self.head.loss(vectors, self.task.candidates(rows), self.loss)
-        return losses.sum() / n_rows
+        return self.encoder.forward(ids, mask, self.dtype)
 
     def _halve(self, rows: Indices) -> None:
         if self.encoder.device.type == "cuda":

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xmc_core.encoder.contrastive import Relations
 from xmc_core.encoder.device import on_device
 from xmc_core.encoder.losses import row_losses
 from xmc_core.tree.label_tree import parents
@@ -45,6 +46,9 @@ class LevelTargets:
 
     weighted: bool = False
     """The loss of a node that applies counts as often as the row has labels below."""
+
+    relations: Relations | None = None
+    """Which rows share labels, for the contrastive loss; None: without it."""
 
     def candidates(self, rows: NDArray[Any]) -> Candidates:
         """Children of the rows' active parents: the true ones and the mistakes worth making.

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from xmc_core.encoder.batches import micro_batches
 from xmc_core.encoder.gradients import BatchGradient, is_out_of_memory
 from xmc_core.encoder.model import TextEncoder
 from xmc_core.errors import EncoderError
@@ -52,21 +51,24 @@ class ShardedGradient(BatchGradient):
         encoder dealt out as its weights are."""
         model: Any = self.encoder.model
         size = self.world.size
-        shares = [
-            micro_batches(rows[rank::size], self.tokens.lengths, self.max_tokens, self._at_least)
-            for rank in range(min(size, len(rows)))
-        ]
-        of_mine, n_rows = self.world.rows(rows)
-        mine = micro_batches(of_mine, self.tokens.lengths, self.max_tokens, self._at_least)
-        passes = max(len(share) for share in shares)  # all take each pass together
+        # All processes take each pass together, as many as the one that has the most.
+        passes = max(len(self.parts(rows[rank::size])) for rank in range(min(size, len(rows))))
+        mine, n_rows = self.world.rows(rows)
+        parts = self.parts(mine)
         total = torch.zeros((), device=self.encoder.device)
         try:
+            if self.task.relations is not None:
+                with torch.no_grad():
+                    for number in range(passes):
+                        part = parts[min(number, len(parts) - 1)]
+                        part.vectors = self.vectors(part.rows)
+                total += self._contrast(rows, parts)
             for number in range(passes):
                 model.set_requires_gradient_sync(number == passes - 1)
-                counts = number < len(mine)
-                loss = self.part_loss(mine[number] if counts else mine[-1], n_rows)
+                counts = number < len(parts)
+                objective, loss = self.objective(parts[number if counts else -1], n_rows)
                 # FSDP takes the mean over the processes, and the sum is wanted.
-                (loss * (size if counts else 0)).backward()  # type: ignore[no-untyped-call]
+                (objective * (size if counts else 0)).backward()  # type: ignore[no-untyped-call]
                 total += loss.detach() * counts
         except RuntimeError as error:
             if not is_out_of_memory(error):

@@ -21,6 +21,7 @@ from xmc_core.config import Config, RankersConfig, to_mapping
 from xmc_core.data.rows import as_rows
 from xmc_core.encoder.checkpoint import Saved, Scratch, fingerprint
 from xmc_core.encoder.components import reduce_embeddings, with_components
+from xmc_core.encoder.contrastive import Relations
 from xmc_core.encoder.device import MasterWeights, resolve_dtype
 from xmc_core.encoder.distributed import ALONE, World
 from xmc_core.encoder.finetune import CurvePoint, Look, curves, train_level_head
@@ -204,7 +205,7 @@ class _Run:
         world: World,
         report: Reporter,
     ) -> None:
-        self.X, self.tree, self.encoder, self.config = X, tree, encoder, config
+        self.X, self.Y, self.tree, self.encoder, self.config = X, Y, tree, encoder, config
         self.world, self.report = world, report
         self.targets = tree.targets(Y)
         everything = np.arange(len(texts), dtype=np.int32)
@@ -341,7 +342,14 @@ class _Run:
         n_nodes, settings = self.tree.level_sizes[plan.level - 1], self.config.encoder
         in_steps = plan.steps * plan.batch_size
         wanted = max(in_steps, min(settings.rows_per_node * n_nodes, 2 * in_steps))
-        rows = sample_rows(self.known, wanted, settings.seed + plan.level)
+        seed = settings.seed + plan.level
+        if settings.contrastive > 0:
+            # Half of them for the others, so that rare labels too have two of their documents.
+            rows = sample_rows(self.known, -(-wanted // 2), seed)
+            known = Relations.of(as_rows(self.Y[self.known]))
+            rows = self.known[known.with_partners(np.searchsorted(self.known, rows), (seed,))]
+        else:
+            rows = sample_rows(self.known, wanted, seed)
         self.report.message(
             f"level {plan.level}: {n_nodes:,} nodes, {plan.steps:,} steps, {len(rows):,} documents"
         )
@@ -419,8 +427,10 @@ class _Run:
         targets, pointer = self.targets[plan.level - 1], self.tree.pointers[plan.level - 1]
         if self.config.encoder.leaf_only:
             pointer = np.array([0, targets.shape[1]])
+        settings = self.config.encoder
+        relations = Relations.of(as_rows(self.Y[rows])) if settings.contrastive > 0 else None
         task = LevelTargets(
-            as_rows(targets[rows]), pointer, prepared.active, self.config.encoder.weighted
+            as_rows(targets[rows]), pointer, prepared.active, settings.weighted, relations
         )
         if len(self.held_out) == 0:
             return task, None
