@@ -49,7 +49,7 @@ class _Part:
 
     rows: Indices
     vectors: Tensor | None = None
-    """Encoded already, for the contrastive loss: with what the way back needs, or without."""
+    """Encoded already, for the contrastive loss; with what the way back needs, or without."""
 
     pull: Tensor | None = None
     """Gradient of the contrastive loss by the vectors."""
@@ -101,9 +101,7 @@ class BatchGradient:
         parts = self.parts(mine)
         total = torch.zeros((), device=self.encoder.device)
         if self.task.relations is not None:
-            # What all parts keep for the way back is held at once, or else computed twice.
-            keep = len(parts) <= self._at_once
-            if not self._within_memory(lambda: self._encode(parts, keep)):
+            if not self._within_memory(lambda: self._encode(parts)):
                 return None
             total = total + self._contrast(batch, parts)
         sums: list[Tensor] = []
@@ -132,8 +130,11 @@ class BatchGradient:
         """Parts whose gradients are held side by side before they are added up."""
         return CPU_PARTS if self.encoder.device.type == "cpu" else 1
 
-    def _encode(self, parts: Sequence["_Part"], keep: bool) -> None:
-        """Encode all parts; with `keep`, so that a gradient can go back through them."""
+    def _encode(self, parts: Sequence["_Part"]) -> None:
+        """Encode all parts. What they need for the way back is kept if they may be in memory
+        together (`encoder.train_tokens`); else they are encoded again then."""
+        lengths = self.tokens.lengths
+        keep = sum(len(p.rows) * int(lengths[p.rows].max()) for p in parts) <= self.max_tokens
 
         def encode(part: "_Part") -> Tensor:
             with torch.set_grad_enabled(keep):
