@@ -63,7 +63,8 @@ SCHEDULES = {
         steps=(65, 85, 130), learning_rate=1e-4, weight=0.5, threshold=0.01
     ),
     "gutenberg-lcsh": Schedule(
-        steps=(150, 250, 500), learning_rate=1e-4, weight=1.0, threshold=0.01
+        steps=(38, 62, 125), batch_size=128, learning_rate=1e-4, contrastive=0.3, weight=1.0,
+        threshold=0.01,
     ),
     "python-api": Schedule(
         steps=(15, 25, 40), batch_size=128, learning_rate=1e-4, contrastive=0.1, weight=0.5,

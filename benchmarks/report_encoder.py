@@ -23,9 +23,9 @@ and system, of the whole process: median (smallest – largest) of the runs."""
 LADDER_TEXT = """\
 What each rung adds, preset `linear` (on eurlex-titles and python-api with tuned rankers), one
 thread; mean ± standard deviation over the seeds, which move the tree, the batches and the head.
-CPU seconds from matrices and texts to the model, and of the answers to all test rows. On python-api
-documents that share a label are drawn together besides (`contrastive` .1), in 80 steps of 128
-documents, and levels are prepared on these alone; all schedules stand at the top of
+CPU seconds from matrices and texts to the model, and of the answers to all test rows. On
+gutenberg-lcsh and python-api steps take 128 documents, and documents that share a label are drawn
+together besides (`contrastive` .3 and .1); all schedules stand at the top of
 benchmarks/encoder.py."""
 
 LEAF_TEXT = """\
