@@ -25,7 +25,7 @@ What each rung adds, preset `linear` (on eurlex-titles and python-api with tuned
 thread; mean ± standard deviation over the seeds, which move the tree, the batches and the head.
 CPU seconds from matrices and texts to the model, and of the answers to all test rows. On
 gutenberg-lcsh and python-api steps take 128 documents, and documents that share a label are drawn
-together besides (`contrastive` .3 and .1); all schedules stand at the top of
+together besides (`contrastive` .3); all schedules stand at the top of
 benchmarks/encoder.py."""
 
 LEAF_TEXT = """\

@@ -400,8 +400,8 @@ class EncoderConfig:
     contrastive: float = 0.0
     """What a second loss counts beside that of the heads: the documents of a batch, of which half
     are drawn for a label that they share with another one there, lie the closer the rarer the
-    labels that they have in common. 0: without it. It gains where documents are few, most with
-    batches of 64 and more (docs/log.md)."""
+    labels that they have in common. 0: without it. It gains where labels have few documents each;
+    measured with batches of 128 (docs/log.md)."""
 
     temperature: float = 0.05
     """Of that loss: a document whose cosine is greater by this much is e times as probable."""
