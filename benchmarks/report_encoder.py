@@ -25,8 +25,8 @@ What each rung adds, preset `linear` (on eurlex-titles and python-api with tuned
 thread; mean ± standard deviation over the seeds, which move the tree, the batches and the head.
 CPU seconds from matrices and texts to the model, and of the answers to all test rows. On
 gutenberg-lcsh and python-api steps take 128 documents, and documents that share a label are drawn
-together besides (`contrastive` .3); all schedules stand at the top of
-benchmarks/encoder.py."""
+together besides (`contrastive` .3); on python-api levels are prepared on the documents of their
+steps alone. All schedules stand at the top of benchmarks/encoder.py."""
 
 LEAF_TEXT = """\
 XR-Transformer (16, then 256 clusters, 280 steps) beside X-Transformer (256 clusters at once, 900
