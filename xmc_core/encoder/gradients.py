@@ -12,7 +12,7 @@ so these come first; its gradient by them then goes back through each part besid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ from xmc_core.encoder.tokens import TokenStore
 from xmc_core.errors import EncoderError
 from xmc_core.reporting import SILENT, Reporter
 from xmc_core.types import Indices
+
+Result = TypeVar("Result")
 
 CPU_PARTS = 4
 """On CPU a batch is cut into at least this many parts. It is fixed, so that the sum of gradients
@@ -99,39 +101,43 @@ class BatchGradient:
     ) -> tuple[Tensor, list[Tensor]] | None:
         """This process's share of loss and gradients; None where memory ran out, in any process."""
         parts = self.parts(mine)
-        total = torch.zeros((), device=self.encoder.device)
+        contrast = torch.zeros((), device=self.encoder.device)
         if self.task.relations is not None:
-            if not self._within_memory(lambda: self._encode(parts)):
+            encoded = self._within_memory(lambda: self._encode(parts))
+            if encoded is None:
                 return None
-            total = total + self._contrast(batch, parts)
-        sums: list[Tensor] = []
-        if not self._within_memory(lambda: self._add_up(parts, n_rows, total, sums)):
+            for part, vectors in zip(parts, encoded, strict=True):
+                part.vectors = vectors
+            contrast = self._contrast(batch, parts)
+        sums = self._within_memory(lambda: self._add_up(parts, n_rows))
+        if sums is None:
             return None
-        return total, sums
+        loss, gradients = sums
+        return contrast + loss, gradients
 
     def parts(self, rows: Indices) -> list["_Part"]:
         """Rows that go through the encoder together, one after another."""
         cut = micro_batches(rows, self.tokens.lengths, self.max_tokens, self._at_least)
         return [_Part(rows) for rows in cut]
 
-    def _within_memory(self, work: Callable[[], None]) -> bool:
-        """Whether memory sufficed for `work` in all processes: they count on each other's sums."""
-        failed = False
+    def _within_memory(self, work: Callable[[], Result]) -> Result | None:
+        """What `work` returns, which is not None; None where memory ran out, in any process: they
+        count on each other's sums."""
+        result = None
         try:
-            work()
+            result = work()
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            failed = True
-        return not self.world.any(failed, self.encoder.device)
+        return None if self.world.any(result is None, self.encoder.device) else result
 
     @property
     def _at_once(self) -> int:
         """Parts whose gradients are held side by side before they are added up."""
         return CPU_PARTS if self.encoder.device.type == "cpu" else 1
 
-    def _encode(self, parts: Sequence["_Part"]) -> None:
-        """Encode all parts. What they need for the way back is kept if they may be in memory
+    def _encode(self, parts: Sequence["_Part"]) -> list[Tensor]:
+        """Vectors of all parts. What these need for the way back is kept if they may be in memory
         together (`encoder.train_tokens`); else they are encoded again then."""
         lengths = self.tokens.lengths
         keep = sum(len(p.rows) * int(lengths[p.rows].max()) for p in parts) <= self.max_tokens
@@ -140,9 +146,7 @@ class BatchGradient:
             with torch.set_grad_enabled(keep):
                 return self.vectors(part.rows)
 
-        found = run_jobs(encode, parts, self.encoder.device, self.n_threads)
-        for part, vectors in zip(parts, found, strict=True):
-            part.vectors = vectors
+        return run_jobs(encode, parts, self.encoder.device, self.n_threads)
 
     def _contrast(self, batch: Indices, parts: Sequence["_Part"]) -> Tensor:
         """This process's share of the contrastive loss of the whole batch; its gradient by the
@@ -166,10 +170,10 @@ class BatchGradient:
                 part.pull = pull
         return loss.detach() / self.world.size
 
-    def _add_up(
-        self, parts: Sequence["_Part"], n_rows: float, total: Tensor, sums: list[Tensor]
-    ) -> None:
-        """Add the parts' losses and gradients to `total` and `sums`, in place."""
+    def _add_up(self, parts: Sequence["_Part"], n_rows: float) -> tuple[Tensor, list[Tensor]]:
+        """The parts' losses and gradients, added up in their order."""
+        total = torch.zeros((), device=self.encoder.device)
+        sums: list[Tensor] = []
         # A few parts at a time, so that their gradients do not pile up.
         for start in range(0, len(parts), self._at_once):
             results = run_jobs(
@@ -183,7 +187,8 @@ class BatchGradient:
                 if sums:
                     torch._foreach_add_(sums, gradients)
                 else:
-                    sums += [gradient.float() for gradient in gradients]
+                    sums = [gradient.float() for gradient in gradients]
+        return total, sums
 
     def part(self, part: "_Part", n_rows: float) -> tuple[Tensor, list[Tensor]]:
         """Loss and gradients of some rows, as a share of a batch of `n_rows`."""

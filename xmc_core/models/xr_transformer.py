@@ -213,6 +213,10 @@ class _Run:
         if count := config.encoder.validation_rows:
             self.held_out = sample_rows(everything, count, config.encoder.seed)
         self.known: Indices = np.setdiff1d(everything, self.held_out, assume_unique=True)
+        self.relations: Relations | None = None
+        """Of the known documents, if a loss asks for them."""
+        if config.encoder.contrastive > 0:
+            self.relations = Relations.of(as_rows(Y[self.known]))
 
         self.head: Head | None = None
         self.first_step = 0
@@ -343,11 +347,10 @@ class _Run:
         in_steps = plan.steps * plan.batch_size
         wanted = max(in_steps, min(settings.rows_per_node * n_nodes, 2 * in_steps))
         seed = settings.seed + plan.level
-        if settings.contrastive > 0:
+        if self.relations is not None and wanted < len(self.known):
             # Half of them for the others, so that rare labels too have two of their documents.
-            rows = sample_rows(self.known, -(-wanted // 2), seed)
-            known = Relations.of(as_rows(self.Y[self.known]))
-            rows = self.known[known.with_partners(np.searchsorted(self.known, rows), (seed,))]
+            rows = sample_rows(np.arange(len(self.known), dtype=np.int32), -(-wanted // 2), seed)
+            rows = self.known[self.relations.with_partners(rows, (seed,))]
         else:
             rows = sample_rows(self.known, wanted, seed)
         self.report.message(
