@@ -67,8 +67,8 @@ SCHEDULES = {
         threshold=0.01,
     ),
     "python-api": Schedule(
-        steps=(30, 50, 80), batch_size=128, learning_rate=1e-4, contrastive=0.3, weight=0.5,
-        threshold=0.01, rows_per_node=0,
+        steps=(15, 25, 40), batch_size=128, max_length=128, learning_rate=1e-4, contrastive=0.3,
+        weight=0.5, threshold=0.01, rows_per_node=0,
     ),
 }  # fmt: skip
 PAIR = replace(SCHEDULES["eurlex-titles"], rows_per_node=0, frozen_layers=1)
