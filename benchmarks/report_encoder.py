@@ -26,7 +26,8 @@ thread; mean ± standard deviation over the seeds, which move the tree, the batc
 CPU seconds from matrices and texts to the model, and of the answers to all test rows. On
 gutenberg-lcsh and python-api steps take 128 documents, and documents that share a label are drawn
 together besides (`contrastive` .3); on python-api levels are prepared on the documents of their
-steps alone. All schedules stand at the top of benchmarks/encoder.py."""
+steps alone. Encoders see 64 tokens of a text, of python-api's 128. All schedules stand at the top
+of benchmarks/encoder.py."""
 
 LEAF_TEXT = """\
 XR-Transformer (16, then 256 clusters, 280 steps) beside X-Transformer (256 clusters at once, 900
