@@ -74,8 +74,8 @@ bench-large: .venv/installed ## the large real set and three million labels; RES
 bench-encoder: .venv/installed .xmc/peers-encoder/installed ## XR-Transformer beside libpecos, with and without an encoder; RESUME=1 goes on
 	$(BIN)/python benchmarks/encoder.py --peers .xmc/peers-encoder/bin/python $(if $(RESUME),--resume)
 
-bench-dense: .venv/installed ## what an embedding beside the words costs the rankers
-	$(BIN)/python benchmarks/dense.py
+bench-dense: .venv/installed ## what an embedding beside the words costs the rankers; RESUME=1 goes on
+	$(BIN)/python benchmarks/dense.py $(if $(RESUME),--resume)
 
 bench-disentangle: .venv/installed ## labels in several clusters: figures, misses, cost, meanings; RESUME=1 goes on
 	$(BIN)/python benchmarks/disentangle.py $(if $(RESUME),--resume)

@@ -40,14 +40,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 VARIANTS: dict[str, tuple[float, int]] = {
     ALONE: (0.0, 0),
-    **{
-        f"weight {weight}, {f'{components} components' if components else 'all dimensions'}": (
-            weight,
-            components,
-        )
-        for weight in (0.5, 1.0)
-        for components in (0, 192, 128)
-    },
+    "weight 0.5, all dimensions": (0.5, 0),
+    "weight 0.5, 192 components": (0.5, 192),
+    "weight 0.5, 128 components": (0.5, 128),
+    "weight 1.0, all dimensions": (1.0, 0),
+    "weight 1.0, 192 components": (1.0, 192),
+    "weight 1.0, 128 components": (1.0, 128),
 }
 """Length of the embedding beside words of length 1, and principal components kept (0: all
 dimensions as they are)."""
@@ -98,8 +96,6 @@ def main() -> None:
         [sys.executable, "-c", "from xmc_core.cli import main; main(['warmup'])"], check=True
     )
     there = [name for name in sets.real_ones() if name in arguments.sets]
-    for name in there:
-        embedded(name)
     run_all(tasks(there, arguments.pairs), Journal("dense", arguments), run, lambda task: 20.0)
     report.write()
 

@@ -17,7 +17,7 @@ of their own on the tf-idf rows and another one on [tf-idf, embedding]. Training
 matrices and texts to the model; its parts are told as far as they can be separated, and what
 libpecos predicts of training rows counts as encoding. libpecos computes in fp32 alone; `auto` is
 what the processor does best. Every result in results/encoder-pair.json carries its commit: with
---resume, sides may be of different ones, and then were not in turn. CPU seconds, user
+--resume or --again, sides may be of different ones, and then were not in turn. CPU seconds, user
 and system, of the whole process: median (smallest – largest) of the runs."""
 
 LADDER_TEXT = """\
