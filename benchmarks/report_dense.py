@@ -6,7 +6,7 @@ from statistics import median
 from cells import Row, percent, span, verdict
 from journal import METRICS
 
-STEPS = ("components", "features", "tree", "train")
+STEPS = ("components", "train")
 GOAL = 1.5
 ALONE = "tf-idf alone"
 

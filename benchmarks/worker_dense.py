@@ -21,8 +21,6 @@ from sets import load
 from xmc_core import evaluate, load_config, train_xr_linear
 from xmc_core.encoder.components import principal_components
 from xmc_core.features.joined import join_features
-from xmc_core.features.label_features import label_centroids
-from xmc_core.tree import build_label_tree
 
 
 def work(task: dict[str, Any]) -> dict[str, Any]:
@@ -48,12 +46,8 @@ def work(task: dict[str, Any]) -> dict[str, Any]:
     )
     train_xr_linear(X[:300], Y[:300], config).predict(X_test[:100])  # loads the kernels
 
-    with measured(result.setdefault("features", {})):
-        Z = label_centroids(Y, X, max_features=config.tree.max_features, n_threads=1)
-    with measured(result.setdefault("tree", {})):
-        tree = build_label_tree(Z, config.tree, 1)
-    with measured(result.setdefault("train", {})):
-        model = train_xr_linear(X, Y, config, tree=tree)
+    with measured(result.setdefault("train", {})):  # label features and tree as well
+        model = train_xr_linear(X, Y, config)
     with measured(result.setdefault("predict", {})):
         predictions = model.predict(X_test)
     rows = [X_test[i : i + 1] for i in range(500)]

@@ -16,6 +16,7 @@ Pointers = NDArray[np.int64]
 """Offsets into something with one entry per non-zero, which may pass 2^31."""
 
 Bytes = NDArray[np.uint8]
+SignedBytes = NDArray[np.int8]
 Flags = NDArray[np.bool_]
 
 SparseRows = csr_array

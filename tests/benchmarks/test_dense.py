@@ -37,7 +37,7 @@ def test_a_worker_times_each_step(folder, variant):
 
 def test_a_joined_run_is_divided_by_that_on_words_of_its_round():
     def row(pair, settings, cpu):
-        steps = {step: {"cpu": cpu / 4} for step in STEPS}
+        steps = {step: {"cpu": cpu / len(STEPS)} for step in STEPS}
         figures = {"P@1": 90.0, "P@3": 80.0, "P@5": 70.0, "PSP@5": 50.0}
         return {"set": "a-set", "pair": pair, "settings": settings, **steps, **figures,
                 "us_per_row": 10.0, "model_mb": 5.0}  # fmt: skip

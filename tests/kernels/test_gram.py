@@ -3,6 +3,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
 
+from xmc_core.kernels.dense_rows import DenseRows
 from xmc_core.kernels.gram import entries_below, gram_matrix, prefers_gram
 from xmc_core.kernels.lanes import LANES
 from xmc_core.kernels.local_rows import by_feature
@@ -18,6 +19,15 @@ def local_rows(n, d):
     X = X[:, (X != 0).any(axis=0)]
     rows = csr_array(X.astype(np.float32))
     return rows, rows.indptr.astype(np.int64), rows.indices.astype(np.int32), rows.data
+
+
+def rows_of_bytes(n, n_dims):
+    rng = np.random.default_rng(2)
+    values = np.zeros((n, -(-n_dims // 64) * 64), np.int8)
+    values[:, :n_dims] = rng.integers(-127, 128, (n, n_dims))
+    scales = rng.random(n).astype(np.float32) / 100
+    nothing = np.zeros(0, np.float32)
+    return DenseRows(values, np.zeros(0, np.int32), scales, nothing, 0, n_dims)
 
 
 def test_entries_by_feature_are_the_transpose():
@@ -48,13 +58,10 @@ def test_is_all_inner_products(n, d, vector):
     columns = by_feature(pointer, ids, data, X.shape[1])
     places = np.random.default_rng(1).permutation(n).astype(np.int32)
     for n_dims in (0, 70):
-        width = -(-n_dims // 64) * 64
-        dense = np.random.default_rng(2).normal(size=(n, n_dims)).astype(np.float32)
-        bits = (dense.view(np.uint32) >> 16).astype(np.uint16)
-        dense = (bits.astype(np.uint32) << 16).view(np.float32)
-        bits = np.pad(bits, ((0, 0), (0, width - n_dims)))
-        gram = gram_matrix(vector, pointer, ids, data, *columns, width, bits, places, own, BIAS, W)
-        both = np.hstack([X.toarray(), dense[places]]).astype(np.float64)
+        dense = rows_of_bytes(n, n_dims)
+        gram = gram_matrix(vector, pointer, ids, data, *columns, dense, places, own, BIAS, W)
+        E = dense.scales[:, None] * dense.values[:, :n_dims].astype(np.float64)
+        both = np.hstack([X.toarray(), E[places]])
         assert_allclose(gram[:, :n], both @ both.T + BIAS**2 + np.diag(own), rtol=1e-4, atol=1e-4)
 
 

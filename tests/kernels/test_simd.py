@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from numba import njit
 from numpy.testing import assert_allclose, assert_array_equal
 
 from xmc_core.kernels import simd
@@ -129,65 +128,6 @@ def test_rows_of_a_tile_are_what_numpy_says(n, vector):
     assert_allclose(out[1], weights[2:] @ F[2:] ** 2, rtol=1e-4, atol=1e-5)
     assert_array_equal(out[2], F[4])
     assert not out[3].any()
-
-
-def bfloats(values):
-    """The nearest bfloat16 of each, as uint16."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
-
-
-def widened(bits):
-    return (bits.astype(np.uint32) << 16).view(np.float32)
-
-
-@kernel
-def dense_pieces(vector, high, low, lanes, n_lanes, dense, n_dims, out):
-    simd.lane_dots(vector, high, lanes, n_lanes, dense, 1, n_dims, out, 0)
-    simd.lane_axpy(vector, high, low, 7, dense, 1, np.float32(-0.3), n_dims)
-
-
-@pytest.mark.parametrize("vector", [True, False])
-@pytest.mark.parametrize("n_lanes", [1, 4, 8, 12])
-@pytest.mark.parametrize("n_dims", [64, 192])
-def test_products_of_dense_rows_are_what_numpy_says(n_dims, n_lanes, vector):
-    rng = np.random.default_rng(4)
-    V = rng.normal(size=(LANES, n_dims + 2 * LANES)).astype(np.float32)
-    dense = bfloats(rng.normal(size=(3, n_dims)))
-    shifted = V.view(np.uint32) + np.uint32(simd.HALF_A_BFLOAT)
-    high, low = (shifted >> 16).astype(np.uint16), (shifted & 0xFFFF).astype(np.uint16)
-    out = np.zeros((2, LANES), np.float32)
-    lanes = np.array([9, 2, 14, 0, 3, 3, 3, 3, 5, 1, 5, 5], np.int32)[:n_lanes]
-    rounded = widened(high)
-    assert_allclose(rounded, V, rtol=2**-8)
-    dense_pieces(vector, high, low, lanes, n_lanes, dense, n_dims, out)
-    expected = np.zeros((2, LANES), np.float32)
-    expected[0, lanes] = (rounded[:, :n_dims] @ widened(dense)[1])[lanes]
-    assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
-    V[7, :n_dims] -= np.float32(0.3) * widened(dense)[1]
-    bits = (high.astype(np.uint32) << 16) + low - np.uint32(simd.HALF_A_BFLOAT)
-    assert_allclose(bits.view(np.float32), V, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.skipif(not simd.HAVE_VECTOR_CODE, reason="llvmlite cannot express the vector code")
-@pytest.mark.parametrize("at_once", [1, 4, 8])
-def test_processors_without_products_of_bfloats_say_the_same(at_once):
-    from xmc_core.kernels.vector_ir import make_lane_dots
-
-    one_by_one = make_lane_dots(at_once, in_pairs=False)
-
-    @njit
-    def products(high, lanes, n_lanes, dense, n_dims, out):
-        one_by_one(high, lanes, n_lanes, dense, 2, n_dims, out, 1)
-
-    rng = np.random.default_rng(4)
-    high, dense = (bfloats(rng.normal(size=(rows, 128))) for rows in (LANES, 3))
-    out = np.zeros((2, LANES), np.float32)
-    lanes = np.array([9, 2, 14, 0, 3, 4, 15, 1], np.int32)
-    products(high, lanes, 8, dense, 128, out)
-    expected = np.zeros((2, LANES), np.float32)
-    expected[1, lanes] = (widened(high) @ widened(dense)[2])[lanes]
-    assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
 
 
 @kernel

@@ -10,7 +10,8 @@ from xmc_core.config import Config
 from xmc_core.data.rows import Rows, as_rows
 from xmc_core.features.joined import join_features
 from xmc_core.features.label_features import label_centroids
-from xmc_core.kernels.sibling_rankers import DIRECT, GRAM
+from xmc_core.kernels.coordinate_descent import COARSE
+from xmc_core.kernels.sibling_rankers import DIRECT, GRAM, NOT_CONVERGED, OBJECTIVE
 from xmc_core.models import XRLinear, train_xr_linear
 from xmc_core.rankers.train import Level, gather_clusters
 from xmc_core.rankers.weights import ChunkedWeights
@@ -30,10 +31,11 @@ def joined(n_dims, seed=0):
     X = csr_array(X.multiply((np.arange(N) % 9 > 0)[:, None]))
     embeddings = rng.normal(size=(N, n_dims)) + 0.3
     embeddings[9] = 0
-    # As bfloat16 are: the twin then has the very same numbers.
-    X = as_rows(join_features(as_rows(X), embeddings.astype(np.float32), 0.7))
-    X.data = (X.data.view(np.uint32) >> 16 << 16).view(np.float32)
-    return X
+    X = join_features(as_rows(X), embeddings.astype(np.float32), 0.7).toarray()
+    # As bytes are: the twin then has the very same numbers.
+    scales = np.abs(X[:, WORDS:]).max(axis=1, keepdims=True, initial=0) / np.float32(127)
+    X[:, WORDS:] = np.rint(X[:, WORDS:] / np.maximum(scales, 1e-9)) * scales
+    return as_rows(csr_array(X))
 
 
 def labels(seed=1):
@@ -68,6 +70,35 @@ def test_every_way_to_train_agrees_with_the_reference(loss, n_dims):
         W, b = weights.to_dense()
         assert_allclose(W, expected, atol=2e-3)
         assert_allclose(b, expected_b, atol=2e-3)
+
+
+@pytest.mark.parametrize("vector", [True, False])
+@pytest.mark.parametrize("loss", ["squared_hinge", "hinge", "logistic"])
+def test_weights_that_are_rounded_while_solving_end_near_the_optimum(loss, vector):
+    X, targets = joined(90), labels()
+    pointer = np.array([0, 22, LABELS], np.int64)
+    active = csr_array(np.ones((N, 2), np.float32))
+    clusters = gather_clusters(Level(targets, pointer, active, 2, 2), 2.0, "none")
+    ends = []
+    for tol in (COARSE / 2, COARSE):  # in single precision, in bytes
+        problem = Problem(
+            loss=loss, cost_negative=1.0, bias=1.0, tol=tol, max_iter=500, threshold=0.0,
+            max_weights=0, seed=1, method=DIRECT, vector=vector,
+        )  # fmt: skip
+        rows, scratch = Rows.of(X), ScratchPool(X.shape[1])
+        pieces = [
+            solve(job, rows, clusters, problem, scratch) for job in plan_jobs(clusters, rows, 1)
+        ]
+        statistics = np.concatenate([piece.statistics for piece in pieces])
+        assert not statistics[:, NOT_CONVERGED].any()
+        weights = ChunkedWeights.from_tiles(
+            pieces, pointer, X.shape[1], n_threads=1, scratch=scratch
+        )
+        ends.append((statistics[:, OBJECTIVE].sum(), *weights.to_dense()))
+    (objective, W, b), (rounded_objective, rounded_W, rounded_b) = ends
+    assert_allclose(rounded_objective, objective, rtol=2e-3)
+    assert_allclose(rounded_W, W, atol=0.05)
+    assert_allclose(rounded_b, b, atol=0.05)
 
 
 @pytest.mark.parametrize("n_dims", [0, 40, 100])

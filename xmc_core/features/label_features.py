@@ -20,7 +20,6 @@ from xmc_core.features.blocks import blocks_of_work, stack
 from xmc_core.features.tfidf import TfidfVectorizer
 from xmc_core.kernels.arguments import read_only
 from xmc_core.kernels.centroids import centroids_into
-from xmc_core.kernels.simd import HAVE_VECTOR_CODE
 from xmc_core.parallel import map_threads
 from xmc_core.types import SparseRows
 
@@ -159,7 +158,7 @@ def label_centroids(
         out_values = np.empty(size, np.float32)
         n = centroids_into(
             label_pointer, samples, weights, rows.indptr, rows.indices, rows.values, rows.dense,
-            HAVE_VECTOR_CODE, first, last, most, totals, out_pointer, out_indices, out_values,
+            first, last, most, totals, out_pointer, out_indices, out_values,
         )  # fmt: skip
         return out_pointer, out_indices[:n].copy(), out_values[:n].copy()
 

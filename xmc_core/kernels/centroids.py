@@ -20,7 +20,6 @@ def centroids_into(
     indices: Indices,
     values: Floats,
     dense: DenseRows,
-    vector: bool,
     first: int,  # labels first : last are this call's
     last: int,
     max_features: int,  # how many of a label's features are kept; n_features keeps all
@@ -37,9 +36,8 @@ def centroids_into(
     features = np.empty(n_features, np.int32)
     strengths = np.empty(n_features, np.float32)
     keys = np.empty(n_features, np.uint64)
-    width = dense.values.shape[1] if dense.n_dims > 0 else 0
-    x = np.empty(width, np.float32)
-    dense_total = np.empty(width, np.float64)
+    x = np.empty(dense.n_dims, np.float32)
+    dense_total = np.empty(dense.n_dims, np.float64)
     k = 0
     out_pointer[0] = 0
     for label in range(first, last):
@@ -56,8 +54,8 @@ def centroids_into(
                     n += 1
                 else:
                     totals[feature] += weight * values[q]
-            if width > 0:
-                spread(vector, dense.values, sample, width, x)
+            if dense.n_dims > 0:
+                spread(dense, sample, x)
                 add_to(dense_total, weight, x)
         if label_pointer[label + 1] > label_pointer[label]:
             for d in range(dense.n_dims):

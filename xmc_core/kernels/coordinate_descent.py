@@ -27,8 +27,15 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from xmc_core.kernels._compile import fast_kernel, kernel
-from xmc_core.kernels.bits import Shorts, lowest_bit
+from xmc_core.kernels._compile import fast_kernel, inline_kernel, kernel
+from xmc_core.kernels.bits import lowest_bit
+from xmc_core.kernels.dense_lanes import (
+    exact_lane_dots,
+    exact_move_lanes,
+    lane_dots,
+    move_lanes,
+)
+from xmc_core.kernels.dense_rows import DenseRows
 from xmc_core.kernels.lanes import (
     BIAS,
     DELTA,
@@ -38,6 +45,7 @@ from xmc_core.kernels.lanes import (
     LANES,
     LIVE,
     MARGIN,
+    MIDDLE,
 )
 from xmc_core.kernels.prefetch import prefetch
 from xmc_core.kernels.search_simd import at_least
@@ -45,15 +53,13 @@ from xmc_core.kernels.simd import (
     axpy,
     copy_row,
     dot,
-    lane_axpy,
-    lane_dots,
     pending_row,
     rank_update,
     squares,
     step,
     weighted_squares,
 )
-from xmc_core.types import Floats, Indices, Pointers
+from xmc_core.types import Bytes, Floats, Indices, Pointers
 
 SQUARED_HINGE, HINGE, LOGISTIC = range(3)
 STILL = 0.25
@@ -77,6 +83,10 @@ NEARLY_ALL = 0.8
 """Where such an epoch would see more of the rows than this, it sees all: that costs little, and a
 lane may finish."""
 
+COARSE = 0.02
+"""From this `tol` on, margins are taken from weights of dense columns that are rounded to bytes; a
+smaller one would ask for more than these can tell."""
+
 FIRST_SHARE = 8
 SMALLEST_COST = np.float32(1e-30)
 ALL_LANES = (1 << LANES) - 1
@@ -95,17 +105,16 @@ def descend(
     pointer: Pointers,  # (n + 1,) local CSR, see local_rows.py
     ids: Indices,
     data: Floats,
-    width: int,  # of the dense part; 0: there is none
-    dense: Shorts,  # (any, width) dense parts
-    rows: Indices,  # (n,) which of them each is
+    dense: DenseRows,
+    rows: Indices,  # (n,) which of its rows each is
     own: Floats,  # (n,)
     square: Floats,  # (n,)
     coefficient: Floats,  # (n, 16) y/(2c) with squared hinge, else y*c; 0: not this lane's row
     beta: Floats,  # (n, 16) out
     W: Floats,  # (n_shared, 16) out
-    high: Shorts,  # (16, more than width) of zeros; out: weights of the dense part, see simd.py
-    low: Shorts,
-    state: Floats,  # (7, 16) scratch; state[BIAS] is the bias weight
+    V: Floats,  # (16, the width or more) scratch: weights of the dense part, see dense_lanes.py
+    B: Bytes,
+    state: Floats,  # (8, 16) scratch; state[BIAS] is the bias weight
     bias: np.float32,  # value of the constant feature
     tol: float,
     max_iter: int,
@@ -114,6 +123,15 @@ def descend(
 ) -> tuple[int, int]:  # epochs, row visits; lanes with state[LIVE] > 0 have not converged
     start(loss, coefficient, beta, state, n_lanes)
     W[:] = 0.0
+    V[:] = 0.0
+    B[:] = MIDDLE
+    dense_values = dense.values  # taken out once: each time counts a reference, atomically
+    width = dense_values.shape[1] if dense.n_dims > 0 else 0
+    is_exact = width > 0 and tol < COARSE
+    scales = np.empty(len(own) if width > 0 else 0, np.float32)
+    sums = np.empty(len(scales), np.int32)
+    for i in range(len(scales)):
+        scales[i], sums[i] = dense.scales[rows[i]], dense.sums[rows[i]]
     lanes = np.zeros(LANES + 3, np.int32)
     order = rows_with_a_lane(coefficient)
     n = len(order)
@@ -156,8 +174,8 @@ def descend(
                 for j in range(pointer[later], pointer[later + 1], LANES):
                     prefetch(ids, j)
                     prefetch(data, j)
-                for j in range(0, width, 2 * LANES):
-                    prefetch(dense, rows[later] * np.int64(width) + j)
+                for j in range(0, width, 4 * LANES):
+                    prefetch(dense_values, rows[later] * np.int64(width) + j)
                 prefetch(coefficient, later * np.int64(LANES))
                 prefetch(beta, later * np.int64(LANES))
             looked_at = awake if is_full else held[i] & awake
@@ -165,7 +183,23 @@ def descend(
                 if not is_full:
                     count = list_lanes(looked_at, lanes)
                 place = int(rows[i])
-                lane_dots(vector, high, lanes, count, dense, place, width, state, DENSE)
+                scale = scales[i]
+                if is_exact:
+                    exact_lane_dots(V, lanes, count, dense_values, place, scale, width, state)
+                else:
+                    lane_dots(
+                        vector,
+                        B,
+                        lanes,
+                        count,
+                        looked_at,
+                        dense_values,
+                        place,
+                        int(sums[i]),
+                        scale,
+                        width,
+                        state,
+                    )
             dot(vector, W, ids, data, pointer[i], pointer[i + 1], state, MARGIN)
             q = square[i] + bias * bias
             if loss == LOGISTIC:
@@ -191,13 +225,10 @@ def descend(
                 moved &= ALL_LANES
             if moved != 0:
                 axpy(vector, W, ids, data, pointer[i], pointer[i + 1], state, DELTA)
-                if width > 0:
-                    rest = np.uint64(moved)
-                    while rest != 0:
-                        lane = lowest_bit(rest)
-                        change = state[DELTA, lane]
-                        lane_axpy(vector, high, low, lane, dense, place, change, width)
-                        rest &= rest - np.uint64(1)
+                if is_exact:
+                    exact_move_lanes(V, moved, dense_values, place, scale, state)
+                elif width > 0:
+                    move_lanes(vector, V, B, moved, dense_values, place, scale, width, state)
         if newton_steps <= n * n_lanes // 10:
             inner_tol = max(0.1 * inner_tol, 1e-8)
         awake &= ~settled_lanes(state, tol)
@@ -343,11 +374,14 @@ def finish_lanes(state: Floats, unfinished: int) -> None:
             state[LIVE, lane] = 0.0
 
 
-@kernel
+@inline_kernel
 def list_lanes(mask: int, lanes: Indices) -> int:
     # Their numbers; of several, the first one again until they are a multiple of 4.
-    count = 0
     rest = np.uint64(mask)
+    if rest & (rest - np.uint64(1)) == 0 and rest != 0:  # most often there is one
+        lanes[0] = lowest_bit(rest)
+        return 1
+    count = 0
     while rest != 0:
         lanes[count] = lowest_bit(rest)
         count += 1
@@ -432,7 +466,7 @@ def dual_objective(
     beta: Floats,
     own: Floats,
     W: Floats,
-    V: Floats,  # of the dense part, in rows of 16 whatever their order
+    dense_W: Floats,  # of the dense part, in rows of 16 whatever their order
     state: Floats,
     n_lanes: int,
 ) -> float:
@@ -440,7 +474,7 @@ def dual_objective(
     # Lanes without a label are all zeros.
     some = np.empty((1, LANES), np.float32)
     norm = 0.0
-    for weights in (W, V):
+    for weights in (W, dense_W):
         for first in range(0, len(weights), SUM_BLOCK):
             squares(vector, weights, first, min(first + SUM_BLOCK, len(weights)), some, 0)
             for lane in range(LANES):

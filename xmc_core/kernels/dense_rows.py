@@ -1,29 +1,42 @@
-"""Columns that nearly every row fills, such as an embedding behind the words: apart, as bfloat16.
+"""Columns that nearly every row fills, such as an embedding behind the words: apart, as bytes.
 
 As ordinary entries they would cost 8 bytes each and a look-up for every product. Apart, a row is
-768 bytes for 384 dimensions, and its products run over memory in order, two in one instruction
-where the processor has it. bfloat16 has eight bits: a product may be off by one in 256, a sum of
-384 of them by far less.
+384 bytes for 384 dimensions, and its products run over memory in order, four in one instruction
+where the processor has it (dense_lanes.py).
+
+    x_ij = scales[i] * values[i, j],   -127 <= values[i, j] <= 127
+
+An entry is off by at most 1/254 of its row's largest one. An embedding of unit length moves by a
+hundredth, in no direction that means anything: margins move by a few ten-thousandths. Columns
+beside which that is much are not kept so (xmc_core.data.rows).
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from xmc_core.kernels._compile import fast_kernel, inline_kernel, kernel
-from xmc_core.kernels.bits import Shorts
-from xmc_core.kernels.simd import HAVE_VECTOR_CODE, upper
-from xmc_core.types import Floats, Indices, Pointers
+from xmc_core.kernels._compile import fast_kernel, kernel
+from xmc_core.types import Doubles, Floats, Indices, Pointers, SignedBytes
 
 DIMS_AT_ONCE = 64
 """Rows are padded to a multiple of so many dimensions."""
+
+LARGEST = np.float32(127.0)
+NOTHING = np.float32(1e-30)
+"""Rows whose largest value is no larger are zeros."""
 
 
 class DenseRows(NamedTuple):
     """The dense part of X."""
 
-    values: Shorts
-    """(n_samples, width) bfloat16; zeros behind n_dims."""
+    values: SignedBytes
+    """(n_samples, width) zeros behind n_dims."""
+
+    sums: Indices
+    """(n_samples,) of each row's `values`."""
+
+    scales: Floats
+    """(n_samples,)"""
 
     squares: Floats
     """(n_samples,) x·x of each row."""
@@ -72,64 +85,64 @@ def fill_dense(
     pointer: Pointers,  # X
     indices: Indices,
     values: Floats,
-    first: int,
-    n_dims: int,
-    vector: bool,
-    dense: Shorts,  # (n_samples, width) zeros; out
-    squares: Floats,  # (n_samples,) out
+    dense: DenseRows,  # values of zeros; out: all but `first` and `n_dims`
+    squares: Doubles,  # (n_dims,) zeros; out: of each column
+    lost: Doubles,  # (n_dims,) zeros; out: of what rounding adds to each column
 ) -> None:
-    scattered = np.empty(n_dims, np.float32)
-    x = np.empty(dense.shape[1], np.float32)
-    for i in range(len(dense)):
+    n_dims = dense.n_dims
+    x = np.zeros(n_dims, np.float32)
+    for i in range(len(dense.values)):
         begin = pointer[i + 1] - n_dims
-        if begin >= pointer[i] and indices[begin] == first:  # all of them, in order
-            round_to_bfloats(values, begin, n_dims, dense, i)
+        if begin >= pointer[i] and indices[begin] == dense.first:  # all of them, in order
+            x[:] = values[begin : pointer[i + 1]]
         else:
-            scattered[:] = 0.0
+            x[:] = 0.0
             j = pointer[i + 1] - 1
-            while j >= pointer[i] and indices[j] >= first:
-                scattered[indices[j] - first] = values[j]
+            while j >= pointer[i] and indices[j] >= dense.first:
+                x[indices[j] - dense.first] = values[j]
                 j -= 1
-            round_to_bfloats(scattered, 0, n_dims, dense, i)
-        spread(vector, dense, i, dense.shape[1], x)
-        squares[i] = square_of(x)
+        dense.scales[i] = largest_of(x) / LARGEST
+        dense.sums[i], dense.squares[i] = round_row(x, dense.scales[i], dense.values, i)
+        add_squares(x, dense.scales[i], dense.values, i, squares, lost)
 
 
 @fast_kernel
-def round_to_bfloats(values: Floats, start: int, n: int, dense: Shorts, row: int) -> None:
-    # dense[row, j] = the nearest to values[start + j] for j < n, among equals the even one
-    patterns = values.view(np.uint32)
-    for j in range(n):
-        bits = patterns[start + j]
-        is_odd = (bits >> np.uint32(16)) & np.uint32(1)
-        dense[row, j] = (bits + np.uint32(0x7FFF) + is_odd) >> np.uint32(16)
+def largest_of(x: Floats) -> np.float32:
+    largest = np.float32(0.0)
+    for d in range(len(x)):
+        largest = max(largest, abs(x[d]))
+    return largest
 
 
 @fast_kernel
-def square_of(x: Floats) -> np.float32:
-    total = np.float32(0.0)
+def round_row(
+    x: Floats, scale: np.float32, values: SignedBytes, row: int
+) -> tuple[np.int32, np.float32]:
+    # Returns the sum of the bytes and the square of the row that they are.
+    inverse = np.float32(1.0) / scale if scale > NOTHING else np.float32(0.0)
+    total = np.int32(0)
+    square = np.float32(0.0)
+    for d in range(len(x)):
+        rounded = np.rint(x[d] * inverse)
+        values[row, d] = np.int8(rounded)
+        total += np.int32(rounded)
+        square += rounded * rounded
+    return total, scale * scale * square
+
+
+@fast_kernel
+def add_squares(
+    x: Floats, scale: np.float32, values: SignedBytes, row: int, squares: Doubles, lost: Doubles
+) -> None:
+    for d in range(len(x)):
+        error = x[d] - scale * np.float32(values[row, d])
+        squares[d] += x[d] * x[d]
+        lost[d] += error * error
+
+
+@fast_kernel
+def spread(dense: DenseRows, row: int, x: Floats) -> None:
+    # x[j] = what dimension j of the row is, for j < len(x), at most the width
+    scale = dense.scales[row]
     for j in range(len(x)):
-        total += x[j] * x[j]
-    return total
-
-
-@fast_kernel
-def plain_spread(dense: Shorts, row: int, n_dims: int, x: Floats) -> None:
-    # x[j] = dense[row, j] for j < n_dims, a multiple of 16
-    for j in range(n_dims):
-        x[j] = upper(dense[row, j])
-
-
-vector_spread: Any = plain_spread
-if HAVE_VECTOR_CODE:
-    from xmc_core.kernels import vector_ir
-
-    vector_spread = vector_ir.spread
-
-
-@inline_kernel
-def spread(vector: bool, dense: Shorts, row: int, n_dims: int, x: Floats) -> None:
-    if vector:
-        vector_spread(dense, row, n_dims, x)
-    else:
-        plain_spread(dense, row, n_dims, x)
+        x[j] = scale * np.float32(dense.values[row, j])

@@ -3,8 +3,7 @@
 import numpy as np
 
 from xmc_core.kernels._compile import kernel
-from xmc_core.kernels.bits import Shorts
-from xmc_core.kernels.dense_rows import spread
+from xmc_core.kernels.dense_rows import DenseRows, spread
 from xmc_core.kernels.lanes import LANES, empty_lines
 from xmc_core.kernels.simd import dot, four_by_four
 from xmc_core.types import Floats, Indices, Pointers
@@ -35,9 +34,8 @@ def gram_matrix(
     feature_pointer: Pointers,  # (n_shared + 1,) the same by feature
     feature_rows: Indices,
     feature_values: Floats,
-    width: int,  # of the dense part; 0: there is none
-    dense: Shorts,  # (any, width) dense parts
-    rows: Indices,  # (n,) which of them each is
+    dense: DenseRows,
+    rows: Indices,  # (n,) which of its rows each is
     own: Floats,  # (n,) joins the diagonal
     bias: np.float32,
     W: Floats,  # (n_shared, 16) scratch: sixteen rows, spread out, take the place of weights
@@ -77,8 +75,8 @@ def gram_matrix(
             for b in range(begin, a + 1):
                 gram[i, feature_rows[b]] += value * feature_values[b]
 
-    if width > 0:
-        add_dense(vector, width, dense, rows, gram)
+    if dense.n_dims > 0:
+        add_dense(vector, dense, rows, gram)
 
     for top in range(0, n, SYMMETRY_BLOCK):
         for left in range(0, top + 1, SYMMETRY_BLOCK):
@@ -110,13 +108,13 @@ def entries_below(
 
 
 @kernel
-def add_dense(vector: bool, width: int, dense: Shorts, rows: Indices, gram: Floats) -> None:
+def add_dense(vector: bool, dense: DenseRows, rows: Indices, gram: Floats) -> None:
     # To the entries below the diagonal and on it, four rows by four columns at a time.
-    n = len(rows)
+    n, width = len(rows), dense.values.shape[1]
     n_blocks = (n + 3) // 4
     X = empty_lines(n_blocks * 4 * width // LANES).reshape(n_blocks * 4, width)
     for i in range(n):
-        spread(vector, dense, rows[i], width, X[i])
+        spread(dense, rows[i], X[i])
     X[n:] = 0.0
     products = np.empty(16, np.float32)
     for a in range(n_blocks):

@@ -12,13 +12,17 @@ from xmc_core.types import Floats
 
 LANES = 16
 
-# Rows of the small (7, 16) array in which a solver keeps what it knows about each lane.
-MARGIN, DELTA, GRADIENT_MAX, GRADIENT_MIN, LIVE, BIAS, DENSE = range(7)
-N_STATE = 7
+# Rows of the small (8, 16) array in which a solver keeps what it knows about each lane.
+MARGIN, DELTA, GRADIENT_MAX, GRADIENT_MIN, LIVE, BIAS, DENSE, UNIT = range(8)
+N_STATE = 8
 
-HALF_A_BFLOAT = 0x8000
-"""Half a unit in the last place of a bfloat16, in the bits of a float32. Weights of dense columns
-are kept as bits plus this, in two halves: the upper one is then the nearest bfloat16."""
+MIDDLE, LARGEST_BYTE = 128, 100
+"""Of a dense column's weight in bytes (dense_lanes.py): that of 0, and how far from it others may
+be."""
+
+ROUNDING = 1.5 * 2.0**23 + MIDDLE
+"""Added to a number between -128 and 127, leaves the nearest integer plus 128 in the lowest byte of
+its bits: float32 of this size are a unit apart."""
 
 Masks = NDArray[np.uint16]
 """Bit l of an entry stands for lane l."""

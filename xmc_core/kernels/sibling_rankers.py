@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmc_core.kernels._compile import kernel
-from xmc_core.kernels.bits import Shorts, Words, lowest_bit, popcount
+from xmc_core.kernels.bits import Words, lowest_bit, popcount
 from xmc_core.kernels.coordinate_descent import (
     LOGISTIC,
     SQUARED_HINGE,
@@ -14,12 +14,13 @@ from xmc_core.kernels.coordinate_descent import (
     descend_gram,
     dual_objective,
 )
+from xmc_core.kernels.dense_lanes import weights_of_lanes
 from xmc_core.kernels.dense_rows import DenseRows
 from xmc_core.kernels.gram import gram_matrix, prefers_gram
-from xmc_core.kernels.lanes import BIAS, HALF_A_BFLOAT, LANES, LIVE, N_STATE, Masks, empty_lines
+from xmc_core.kernels.lanes import BIAS, LANES, LIVE, N_STATE, Masks, empty_lines
 from xmc_core.kernels.local_rows import ONE, by_feature, gather_rows
 from xmc_core.kernels.selection import HIGH, LOW_BITS, largest_first
-from xmc_core.kernels.simd import above, dot, lane_axpy, weight_of
+from xmc_core.kernels.simd import above, dot
 from xmc_core.types import Doubles, Flags, Floats, Indices, Pointers
 
 OBJECTIVE, EPOCHS, ROW_VISITS, NOT_CONVERGED, NO_ROWS = range(5)
@@ -182,8 +183,8 @@ def train_parent(
     # A line more than a row is long: rows of 4,096 bytes would all fall on the same cache sets.
     width = dense.values.shape[1] if n_dims > 0 else 0
     V = empty_lines(width + LANES).reshape(LANES, width + LANES)
-    high = empty_lines(width // 2 + LANES).view(np.uint16).reshape(LANES, width + 2 * LANES)
-    low = empty_lines(width // 2 + LANES).view(np.uint16).reshape(LANES, width + 2 * LANES)
+    B = empty_lines(width // 4 + LANES).view(np.uint8).reshape(LANES, width + 4 * LANES)
+    dense_tile = np.zeros((LANES, n_dims), np.float32)
     coefficient = empty_lines(n)
     beta = empty_lines(n)
     state = empty_lines(N_STATE)
@@ -201,8 +202,7 @@ def train_parent(
             feature_pointer,
             feature_rows,
             feature_values,
-            width,
-            dense.values,
+            dense,
             own_rows,
             own,
             bias,
@@ -232,8 +232,6 @@ def train_parent(
             n_lanes,
             coefficient,
         )
-        high[:] = 0  # weights of 0, in halves
-        low[:] = HALF_A_BFLOAT
         tile_seed = mix(mix(seed) ^ np.uint64(child))
         if use_gram:
             epochs = descend_gram(
@@ -251,8 +249,7 @@ def train_parent(
             )
             n_visits = epochs * n
             primal_from_dual(
-                vector, feature_pointer, feature_rows, feature_values, width, dense.values,
-                own_rows, beta, bias, W, high, low, state,
+                vector, feature_pointer, feature_rows, feature_values, beta, bias, W, state
             )  # fmt: skip
         else:
             epochs, n_visits = descend(
@@ -261,16 +258,15 @@ def train_parent(
                 pointer,
                 ids,
                 data,
-                width,
-                dense.values,
+                dense,
                 own_rows,
                 own,
                 square,
                 coefficient,
                 beta,
                 W,
-                high,
-                low,
+                V,
+                B,
                 state,
                 bias,
                 tol,
@@ -278,12 +274,12 @@ def train_parent(
                 n_lanes,
                 tile_seed,
             )
-        widen(high, low, width, V)
+        weights_of_lanes(dense, own_rows, beta, dense_tile)
         for d in range(len(dense_W)):
             for lane in range(LANES):
-                dense_W[d, lane] = V[lane, d]
+                dense_W[d, lane] = dense_tile[lane, d]
         if max_weights == 0:
-            dense_weights[out] = V[:, :n_dims]
+            dense_weights[out] = dense_tile
 
         for lane in range(n_lanes):
             trained = False
@@ -297,7 +293,7 @@ def train_parent(
                 statistics[out, NO_ROWS] += 1
             statistics[out, NOT_CONVERGED] += state[LIVE, lane] > 0.0
         statistics[out, OBJECTIVE] = dual_objective(
-            loss, vector, coefficient, beta, own, W, V.reshape(-1, LANES), state, n_lanes
+            loss, vector, coefficient, beta, own, W, dense_tile.reshape(-1, LANES), state, n_lanes
         )
         statistics[out, EPOCHS] = epochs
         statistics[out, ROW_VISITS] = n_visits
@@ -405,14 +401,9 @@ def primal_from_dual(
     feature_pointer: Pointers,  # (n_shared + 1,) the cluster's entries by feature
     feature_rows: Indices,
     feature_values: Floats,
-    width: int,  # of the dense part
-    dense: Shorts,
-    rows: Indices,
     beta: Floats,
     bias: np.float32,
     W: Floats,
-    high: Shorts,
-    low: Shorts,
     state: Floats,
 ) -> None:
     # By feature, as beta fits the nearest cache and W does not.
@@ -423,24 +414,6 @@ def primal_from_dual(
     for i in range(len(beta)):
         for lane in range(LANES):
             state[BIAS, lane] += bias * beta[i, lane]
-    if width == 0:
-        return
-    for i in range(len(beta)):
-        used = np.uint64(above(vector, beta, i, SMALLEST))
-        while used != 0:
-            lane = lowest_bit(used)
-            place = int(rows[i])
-            lane_axpy(vector, high, low, lane, dense, place, beta[i, lane], width)
-            used = used & (used - ONE)
-
-
-@kernel
-def widen(high: Shorts, low: Shorts, width: int, V: Floats) -> None:
-    # The weights of which these are the halves; zeros behind `width`.
-    V[:] = 0.0
-    for lane in range(LANES):
-        for d in range(width):
-            V[lane, d] = weight_of(high[lane, d], low[lane, d])
 
 
 @kernel

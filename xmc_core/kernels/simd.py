@@ -13,14 +13,12 @@ import numpy as np
 from llvmlite import ir
 
 from xmc_core.kernels._compile import fast_kernel, inline_kernel
-from xmc_core.kernels.bits import Shorts, bits_of_float, float_of_bits
 from xmc_core.kernels.lanes import (
     BIAS,
     DELTA,
     DENSE,
     GRADIENT_MAX,
     GRADIENT_MIN,
-    HALF_A_BFLOAT,
     LANES,
     LIVE,
     MARGIN,
@@ -120,7 +118,7 @@ def plain_weighted_squares(
 @fast_kernel
 def plain_step(
     hinge: bool,
-    state: Floats,  # (7, 16)
+    state: Floats,  # (8, 16)
     coefficient: Floats,  # (rows, 16) y/(2c), or y*c with hinge; 0: the lane does not see the row
     beta: Floats,  # (rows, 16) y * alpha
     row: int,
@@ -204,51 +202,6 @@ def plain_hinge_step(
     return plain_step(True, state, coefficient, beta, row, square, own, bias, lanes, still)
 
 
-@inline_kernel
-def upper(half: np.uint16) -> np.float32:
-    """The float32 whose upper half is a bfloat16."""
-    value: np.float32 = float_of_bits(np.uint32(half) << np.uint32(16))
-    return value
-
-
-@inline_kernel
-def weight_of(high: np.uint16, low: np.uint16) -> np.float32:
-    """A weight of a dense column from the halves of its bits, see HALF_A_BFLOAT."""
-    bits = (np.uint32(high) << np.uint32(16)) + np.uint32(low) - np.uint32(HALF_A_BFLOAT)
-    value: np.float32 = float_of_bits(np.uint32(bits))
-    return value
-
-
-@fast_kernel
-def plain_lane_dots(
-    high: Shorts,  # (16, more than n_dims) upper halves of weights, one row a lane
-    lanes: Indices,  # n_lanes of them, a multiple of 4; one may come twice
-    n_lanes: int,
-    dense: Shorts,  # rows of n_dims bfloat16
-    place: int,  # which of them
-    n_dims: int,  # a multiple of 64
-    out: Floats,  # (any, 16): out[row, lane] = high[lane] . dense[place] for the lanes named
-    row: int,
-) -> None:
-    for k in range(n_lanes):
-        total = np.float32(0.0)
-        for j in range(n_dims):
-            total += upper(high[lanes[k], j]) * upper(dense[place, j])
-        out[row, lanes[k]] = total
-
-
-@fast_kernel
-def plain_lane_axpy(
-    high: Shorts, low: Shorts, lane: int, dense: Shorts, place: int, change: np.float32, n_dims: int
-) -> None:
-    # The lane's weights += change * dense[place]; see `weight_of` for the form that they have.
-    for j in range(n_dims):
-        weight = weight_of(high[lane, j], low[lane, j]) + change * upper(dense[place, j])
-        bits = bits_of_float(np.float32(weight)) + np.uint32(HALF_A_BFLOAT)
-        high[lane, j] = bits >> np.uint32(16)
-        low[lane, j] = bits & np.uint32(0xFFFF)
-
-
 @fast_kernel
 def plain_four_by_four(
     A: Floats, first: int, B: Floats, second: int, n_dims: int, out: Floats
@@ -272,10 +225,6 @@ vector_squares: Any = plain_squares
 vector_weighted_squares: Any = plain_weighted_squares
 vector_squared_hinge_step: Any = plain_squared_hinge_step
 vector_hinge_step: Any = plain_hinge_step
-vector_lane_dot: Any = plain_lane_dots
-vector_four_lane_dots: Any = plain_lane_dots
-vector_eight_lane_dots: Any = plain_lane_dots
-vector_lane_axpy: Any = plain_lane_axpy
 vector_four_by_four: Any = plain_four_by_four
 if HAVE_VECTOR_CODE:
     from xmc_core.kernels import vector_ir
@@ -290,10 +239,6 @@ if HAVE_VECTOR_CODE:
     vector_weighted_squares = vector_ir.weighted_squares
     vector_squared_hinge_step = vector_ir.make_step(hinge=False)
     vector_hinge_step = vector_ir.make_step(hinge=True)
-    vector_lane_dot = vector_ir.make_lane_dots(1)
-    vector_four_lane_dots = vector_ir.make_lane_dots(4)
-    vector_eight_lane_dots = vector_ir.make_lane_dots(8)
-    vector_lane_axpy = vector_ir.lane_axpy
     vector_four_by_four = vector_ir.four_by_four
 
 
@@ -417,45 +362,6 @@ def weighted_squares(
         vector_weighted_squares(W, weights, start, end, out, row)
     else:
         plain_weighted_squares(W, weights, start, end, out, row)
-
-
-@inline_kernel
-def lane_dots(
-    vector: bool,
-    high: Shorts,
-    lanes: Indices,
-    n_lanes: int,
-    dense: Shorts,
-    place: int,
-    n_dims: int,
-    out: Floats,
-    row: int,
-) -> None:
-    if not vector:
-        plain_lane_dots(high, lanes, n_lanes, dense, place, n_dims, out, row)
-    elif n_lanes == 1:
-        vector_lane_dot(high, lanes, n_lanes, dense, place, n_dims, out, row)
-    elif n_lanes % 8 == 0:
-        vector_eight_lane_dots(high, lanes, n_lanes, dense, place, n_dims, out, row)
-    else:
-        vector_four_lane_dots(high, lanes, n_lanes, dense, place, n_dims, out, row)
-
-
-@inline_kernel
-def lane_axpy(
-    vector: bool,
-    high: Shorts,
-    low: Shorts,
-    lane: int,
-    dense: Shorts,
-    place: int,
-    change: np.float32,
-    n_dims: int,
-) -> None:
-    if vector:
-        vector_lane_axpy(high, low, lane, dense, place, change, n_dims)
-    else:
-        plain_lane_axpy(high, low, lane, dense, place, change, n_dims)
 
 
 @inline_kernel

@@ -14,14 +14,12 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
-from xmc_core.kernels._compile import target_features
 from xmc_core.kernels.lanes import (
     BIAS,
     DELTA,
     DENSE,
     GRADIENT_MAX,
     GRADIENT_MIN,
-    HALF_A_BFLOAT,
     LANES,
     LIVE,
     MARGIN,
@@ -35,23 +33,7 @@ _VECTOR = ir.VectorType(_FLOAT, LANES)
 _HALVES = ir.VectorType(ir.HalfType(), LANES)
 _FLAGS = ir.VectorType(ir.IntType(1), LANES)
 _INT16 = ir.IntType(16)
-_SHORTS = ir.VectorType(_INT16, LANES)
-_INTS = ir.VectorType(_INT32, LANES)
-_LINE = ir.VectorType(_INT16, 2 * LANES)
 
-
-class _BFloat(ir.types.HalfType):  # type: ignore[misc]
-    """LLVM's bfloat, which llvmlite has no name for."""
-
-    def __str__(self) -> str:
-        return "bfloat"
-
-
-_BFloat._create_instance()
-_BFLOATS = ir.VectorType(_BFloat(), 2 * LANES)
-MULTIPLIES_BFLOATS = "avx512bf16" in target_features()
-"""Whether two products of bfloat16 are one instruction (AVX-512 BF16: Intel since Sapphire Rapids,
-AMD since Zen 4)."""
 
 # numba gives its code generators no types.
 _alloca: Any = cgutils.alloca_once_value
@@ -340,19 +322,19 @@ def _shuffle(builder: Any, a: Any, b: Any, order: list[int]) -> Any:
     return builder.shuffle_vector(a, b, mask)
 
 
-def _sums(builder: Any, vectors: list[Any]) -> list[Any]:
-    """The sums over the elements of each of 4 or 8 vectors, which are folded onto each other, two
-    at a time."""
+def _folded(builder: Any, vectors: list[Any], add: Any) -> Any:
+    """Of 1 to 16 vectors, a power of two, one vector: element u * 16 / n is the sum over the
+    elements of vectors[u]. They are folded onto each other, two at a time."""
 
     def fold(left: Any, right: Any, width: int) -> Any:
         # Parts of 2 * width elements become parts of width; all of left's come first.
         low = [i for i in range(2 * LANES) if i // width % 2 == 0]
-        return builder.fadd(
+        return add(
             _shuffle(builder, left, right, low),
             _shuffle(builder, left, right, [i + width for i in low]),
         )
 
-    n, width = len(vectors), LANES // 2
+    width = LANES // 2
     while len(vectors) > 1:
         pairs = zip(vectors[::2], vectors[1::2], strict=True)
         vectors = [fold(left, right, width) for left, right in pairs]
@@ -360,9 +342,15 @@ def _sums(builder: Any, vectors: list[Any]) -> list[Any]:
     (total,) = vectors
     while width > 0:
         turned = _shuffle(builder, total, total, [i ^ width for i in range(LANES)])
-        total = builder.fadd(total, turned)
+        total = add(total, turned)
         width //= 2
-    return [builder.extract_element(total, _INT32(LANES // n * u)) for u in range(n)]
+    return total
+
+
+def _sums(builder: Any, vectors: list[Any]) -> list[Any]:
+    """The sums over the elements of each of 4 vectors."""
+    total, stride = _folded(builder, vectors, builder.fadd), LANES // len(vectors)
+    return [builder.extract_element(total, _INT32(stride * u)) for u in range(len(vectors))]
 
 
 class _Matrix(_Array):
@@ -393,168 +381,6 @@ def _matrices(context: Any, builder: Any, signature: Any, args: Any, *which: int
     return [_Matrix(context, builder, signature.args[i], args[i]) for i in which]
 
 
-class _Shorts:
-    """A contiguous uint16 matrix: bfloat16, the upper halves of float32, or the lower halves."""
-
-    def __init__(self, context: Any, builder: Any, type_: Any, value: Any) -> None:
-        self.builder = builder
-        array = _make_array(type_)(context, builder, value)
-        self.data = array.data
-        self.width = builder.extract_value(array.shape, 1)
-
-    def begin(self, row: Any) -> Any:
-        offset = self.builder.mul(row, self.width)
-        return self.builder.gep(self.data, [offset], source_etype=_INT16)
-
-    def _place(self, begin: Any, offset: Any, type_: Any) -> Any:
-        place = self.builder.gep(begin, [offset], source_etype=_INT16)
-        return self.builder.bitcast(place, type_.as_pointer())
-
-    def upper(self, begin: Any, offset: Any) -> Any:
-        """Sixteen of them as the upper halves of integers."""
-        shorts = self.builder.load(self._place(begin, offset, _SHORTS), typ=_SHORTS, align=2)
-        return self.builder.shl(self.builder.zext(shorts, _INTS), _integers(16))
-
-    def line(self, begin: Any, offset: Any) -> Any:
-        """Thirty-two of them."""
-        return self.builder.load(self._place(begin, offset, _LINE), typ=_LINE, align=2)
-
-    def put_line(self, begin: Any, offset: Any, line: Any) -> None:
-        self.builder.store(line, self._place(begin, offset, _LINE), align=2)
-
-
-def _integers(value: int) -> ir.Constant:
-    return ir.Constant(_INTS, [value] * LANES)
-
-
-# Thirty-two shorts and two vectors of sixteen integers: integers of the first vector hold numbers
-# 0 .. 3, 8 .. 11, ..., those of the second 4 .. 7, 12 .. 15, ..., as within 128 bits this is one
-# instruction everywhere.
-_ORDER = [[8 * (i // 4) + i % 4 + 4 * part for i in range(LANES)] for part in range(2)]
-
-
-def _zip(builder: Any, low: Any, high: Any) -> list[Any]:
-    """Lower and upper halves become integers."""
-    vectors = []
-    for numbers in _ORDER:
-        order = [2 * LANES * half + i for i in numbers for half in range(2)]
-        mask = ir.Constant(ir.VectorType(_INT32, 2 * LANES), order)
-        vectors.append(builder.bitcast(builder.shuffle_vector(low, high, mask), _INTS))
-    return vectors
-
-
-def _unzip(builder: Any, integers: list[Any]) -> list[Any]:
-    """The reverse: lower halves, upper halves."""
-    lines = [builder.bitcast(vector, _LINE) for vector in integers]
-    places = {n: 2 * i + 2 * LANES * part for part in range(2) for i, n in enumerate(_ORDER[part])}
-    halves = []
-    for half in range(2):
-        order = [places[n] + half for n in range(2 * LANES)]
-        mask = ir.Constant(ir.VectorType(_INT32, 2 * LANES), order)
-        halves.append(builder.shuffle_vector(*lines, mask))
-    return halves
-
-
-def _pair_products(builder: Any, a: Any, b: Any, total: Any) -> Any:
-    """total[i] + a[2 i] * b[2 i] + a[2 i + 1] * b[2 i + 1] of lines of bfloat16."""
-    name = "llvm.x86.avx512bf16.dpbf16ps.512"
-    function = builder.module.globals.get(name)
-    if function is None:
-        form = ir.FunctionType(_VECTOR, [_VECTOR, _BFLOATS, _BFLOATS])
-        function = ir.Function(builder.module, form, name)
-    return builder.call(function, [total, *(builder.bitcast(line, _BFLOATS) for line in (a, b))])
-
-
-def _products_one_by_one(builder: Any, a: Any, b: Any, total: Any) -> Any:
-    """The same where the processor has no such instruction."""
-    pairs = [builder.bitcast(line, _INTS) for line in (a, b)]
-    for even in (True, False):
-        left, right = (
-            builder.bitcast(
-                builder.shl(both, _integers(16))
-                if even
-                else builder.and_(both, _integers(-(2**16))),
-                _VECTOR,
-            )
-            for both in pairs
-        )
-        total = _multiply_add(builder, left, right, total)
-    return total
-
-
-def make_lane_dots(at_once: int, in_pairs: bool = MULTIPLIES_BFLOATS) -> Any:
-    """Products of a row with so many lanes' weights at a time; see `plain_lane_dots` in simd.py."""
-    add_products = _pair_products if in_pairs else _products_one_by_one
-
-    @intrinsic
-    def lane_dots(typing_context, high, lanes, n_lanes, dense, place, n_dims, out, row):  # type: ignore[no-untyped-def]
-        i64 = types.int64
-        signature = types.void(high, lanes, i64, dense, i64, i64, out, i64)
-
-        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            b = builder
-            high, dense = (_Shorts(context, b, signature.args[i], args[i]) for i in (0, 3))
-            _, lanes, n_lanes, _, place, n_dims, out, row = _unpack(context, b, signature, args)
-            zero, line = _INT64(0), _INT64(2 * LANES)
-            x = dense.begin(place)
-            # One or two to eight sums at once: a product waits for the one before it.
-            n_parts = 1 if at_once == 8 else 2
-            sums = [_alloca(b, _constant(0.0)) for _ in range(at_once * n_parts)]
-            step = _INT64(at_once)
-            with cgutils.for_range_slice(b, zero, n_lanes, step, _INT64) as (g, _):
-                numbers = [b.sext(lanes.get(b.add(g, _INT64(u))), _INT64) for u in range(at_once)]
-                begins = [high.begin(number) for number in numbers]
-                for total in sums:
-                    b.store(_constant(0.0), total)
-                step = _INT64(2 * LANES * n_parts)
-                with cgutils.for_range_slice(b, zero, n_dims, step, _INT64) as (j, _):
-                    for part in range(n_parts):
-                        first = b.add(j, b.mul(line, _INT64(part)))
-                        values = dense.line(x, first)
-                        for begin, total in zip(begins, sums[part * at_once :], strict=False):
-                            old = b.load(total, typ=_VECTOR)
-                            b.store(add_products(b, high.line(begin, first), values, old), total)
-                totals = [b.load(total, typ=_VECTOR) for total in sums]
-                if n_parts == 2:
-                    totals = [b.fadd(totals[u], totals[at_once + u]) for u in range(at_once)]
-                start = b.mul(row, _INT64(LANES))
-                for number, total in zip(numbers, _sums(b, totals), strict=True):
-                    b.store(total, b.gep(out.data, [b.add(start, number)], source_etype=_FLOAT))
-            return context.get_dummy_value()
-
-        return signature, codegen
-
-    return lane_dots
-
-
-@intrinsic
-def lane_axpy(typing_context, high, low, lane, dense, place, change, n_dims):  # type: ignore[no-untyped-def]
-    i64 = types.int64
-    signature = types.void(high, low, i64, dense, i64, types.float32, i64)
-
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        b = builder
-        high, low, dense = (_Shorts(context, b, signature.args[i], args[i]) for i in (0, 1, 3))
-        change = _splat(b, args[5])
-        high_begin, low_begin, x = high.begin(args[2]), low.begin(args[2]), dense.begin(args[4])
-        zero, line = _INT64(0), _INT64(2 * LANES)
-        nothing = ir.Constant(_LINE, [0] * (2 * LANES))
-        with cgutils.for_range_slice(b, zero, args[6], line, _INT64) as (j, _):
-            old = _zip(b, low.line(low_begin, j), high.line(high_begin, j))
-            values = _zip(b, nothing, dense.line(x, j))
-            new = []
-            for bits, factor in zip(old, values, strict=True):
-                weight = b.bitcast(b.sub(bits, _integers(HALF_A_BFLOAT)), _VECTOR)
-                weight = _multiply_add(b, change, b.bitcast(factor, _VECTOR), weight)
-                new.append(b.add(b.bitcast(weight, _INTS), _integers(HALF_A_BFLOAT)))
-            lows, highs = _unzip(b, new)
-            low.put_line(low_begin, j, lows)
-            high.put_line(high_begin, j, highs)
-        return context.get_dummy_value()
-
-    return signature, codegen
-
-
 @intrinsic
 def four_by_four(typing_context, A, first, B, second, n_dims, out):  # type: ignore[no-untyped-def]
     signature = types.void(A, types.int64, B, types.int64, types.int64, out)
@@ -581,23 +407,6 @@ def four_by_four(typing_context, A, first, B, second, n_dims, out):  # type: ign
             for v, total in enumerate(_sums(b, four)):
                 place = b.gep(out.data, [_INT64(4 * u + v)], source_etype=_FLOAT)
                 b.store(total, place)
-        return context.get_dummy_value()
-
-    return signature, codegen
-
-
-@intrinsic
-def spread(typing_context, dense, row, n_dims, x):  # type: ignore[no-untyped-def]
-    signature = types.void(dense, types.int64, types.int64, x)
-
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        b = builder
-        dense = _Shorts(context, b, signature.args[0], args[0])
-        begin = dense.begin(args[1])
-        (x,) = _matrices(context, b, signature, args, 3)
-        x_begin = x.begin(_INT64(0))
-        with cgutils.for_range_slice(b, _INT64(0), args[2], _INT64(LANES), _INT64) as (j, _):
-            x.put_sixteen(x_begin, j, b.bitcast(dense.upper(begin, j), _VECTOR))
         return context.get_dummy_value()
 
     return signature, codegen

@@ -1,0 +1,214 @@
+"""The LLVM IR behind dense_lanes.py; see vector_ir.py for why it is written down."""
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+from numba.np import arrayobj
+
+from xmc_core.kernels._compile import target_features
+from xmc_core.kernels.lanes import DENSE, LANES, LARGEST_BYTE, MIDDLE, ROUNDING, UNIT
+from xmc_core.kernels.vector_ir import (
+    _Array,
+    _constant,
+    _folded,
+    _multiply_add,
+    _shuffle,
+    _splat,
+)
+
+_BYTE = ir.IntType(8)
+_INT16 = ir.IntType(16)
+_INT32 = ir.IntType(32)
+_INT64 = ir.IntType(64)
+_FLOAT = ir.FloatType()
+_FLOATS = ir.VectorType(_FLOAT, LANES)
+_INTS = ir.VectorType(_INT32, LANES)
+_SHORTS = ir.VectorType(_INT16, 2 * LANES)
+_LINE_SIZE = 4 * LANES
+_LINE = ir.VectorType(_BYTE, _LINE_SIZE)
+_FLAGS = ir.VectorType(ir.IntType(1), LANES)
+
+MULTIPLIES_BYTES = "avx512vnni" in target_features()
+"""Whether four products of bytes are one instruction (AVX-512 VNNI: Intel since Ice Lake, AMD since
+Zen 4)."""
+
+SPREADS_LANES = "avx512f" in target_features()
+"""Whether a vector's first elements are put into given lanes by one instruction (AVX-512)."""
+
+_alloca: Any = cgutils.alloca_once_value
+_make_array: Any = arrayobj.make_array
+
+
+class _Matrix:
+    """A contiguous matrix."""
+
+    def __init__(self, context: Any, builder: Any, type_: Any, value: Any) -> None:
+        self.builder = builder
+        array = _make_array(type_)(context, builder, value)
+        self.data = array.data
+        self.element = context.get_data_type(type_.dtype)
+        self.width = builder.extract_value(array.shape, type_.ndim - 1)
+
+    def begin(self, row: Any) -> Any:
+        offset = self.builder.mul(row, self.width)
+        return self.builder.gep(self.data, [offset], source_etype=self.element)
+
+    def _place(self, begin: Any, offset: Any, vector: Any) -> Any:
+        place = self.builder.gep(begin, [offset], source_etype=self.element)
+        return self.builder.bitcast(place, vector.as_pointer())
+
+    def load(self, begin: Any, offset: Any, vector: Any) -> Any:
+        return self.builder.load(self._place(begin, offset, vector), typ=vector, align=1)
+
+    def store(self, begin: Any, offset: Any, vector: Any) -> None:
+        self.builder.store(vector, self._place(begin, offset, vector.type), align=1)
+
+
+def _intrinsic(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
+    function = builder.module.globals.get(name)
+    if function is None:
+        form = ir.FunctionType(result, [argument.type for argument in arguments])
+        function = ir.Function(builder.module, form, name)
+    return builder.call(function, arguments)
+
+
+def _four_products(builder: Any, weights: Any, values: Any, total: Any) -> Any:
+    """total[i] + the sum of weights[4 i + u] * values[4 i + u], u = 0 .. 3; weights unsigned."""
+    name = "llvm.x86.avx512.vpdpbusd.512"
+    return _intrinsic(builder, name, _INTS, [total, weights, values])
+
+
+def _four_products_in_shorts(builder: Any, weights: Any, values: Any, total: Any) -> Any:
+    """The same where the processor has no such instruction: 255 * 127 still fits sixteen bits."""
+    b = builder
+    eight = ir.Constant(_SHORTS, [8] * (2 * LANES))
+    sixteen = ir.Constant(_INTS, [16] * LANES)
+    left, right = (b.bitcast(line, _SHORTS) for line in (weights, values))
+    for even in (True, False):
+        w = b.lshr(b.shl(left, eight) if even else left, eight)
+        x = b.ashr(b.shl(right, eight) if even else right, eight)
+        products = b.bitcast(b.mul(w, x), _INTS)
+        total = b.add(total, b.ashr(b.shl(products, sixteen), sixteen))
+        total = b.add(total, b.ashr(products, sixteen))
+    return total
+
+
+def make_lane_dots(
+    n_lanes: int, in_fours: bool = MULTIPLIES_BYTES, spreads: bool = SPREADS_LANES
+) -> Any:
+    """Products of a row with so many lanes' weights; see `plain_lane_dots` in dense_lanes.py."""
+    add_products = _four_products if in_fours else _four_products_in_shorts
+    # Eight sums at a time: more would not stay in registers everywhere.
+    groups = {1: [1], 4: [4], 8: [8], 12: [8, 4], 16: [8, 8]}[n_lanes]
+
+    @intrinsic
+    def lane_dots(typing_context, B, lanes, count, mask, values, place, total, scale, width, state):  # type: ignore[no-untyped-def]
+        i64 = types.int64
+        signature = types.void(B, lanes, i64, i64, values, i64, i64, types.float32, i64, state)
+
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            b = builder
+            B, values = (_Matrix(context, b, signature.args[i], args[i]) for i in (0, 4))
+            lanes = _Array(context, b, signature.args[1], args[1])
+            state = _Array(context, b, signature.args[9], args[9])
+            mask, (place, offset, scale, width) = args[3], args[5:9]
+            x = values.begin(place)
+            nothing = _integers(0)
+            folded = []
+            done = 0
+            for size in groups:
+                begins = [B.begin(b.sext(lanes.get(_INT64(done + u)), _INT64)) for u in range(size)]
+                sums = [_alloca(b, nothing) for _ in begins]
+                for place_of_sum in sums:
+                    b.store(nothing, place_of_sum)
+                step = _INT64(_LINE_SIZE)
+                with cgutils.for_range_slice(b, _INT64(0), width, step, _INT64) as (j, _):
+                    line = values.load(x, j, _LINE)
+                    for begin, place_of_sum in zip(begins, sums, strict=True):
+                        old = b.load(place_of_sum, typ=_INTS)
+                        new = add_products(b, B.load(begin, j, _LINE), line, old)
+                        b.store(new, place_of_sum)
+                folded.append(_folded(b, [b.load(s, typ=_INTS) for s in sums], b.add))
+                done += size
+            offset = b.mul(b.trunc(offset, _INT32), _INT32(-MIDDLE))
+            order = [
+                LANES * g + LANES // size * u for g, size in enumerate(groups) for u in range(size)
+            ]
+            order += [0] * (LANES - len(order))  # a single one is in every lane
+            totals = _shuffle(b, folded[0], folded[-1], order)
+            products = b.sitofp(b.add(totals, _splat_integer(b, offset)), _FLOATS)
+            products = b.fmul(products, _splat(b, scale))
+            if n_lanes > 1:
+                spread = _expanded if spreads else _put_one_by_one
+                products = spread(b, products, mask, lanes, n_lanes)
+            products = b.fmul(products, state.row(_INT64(UNIT)))
+            state.set_row(_INT64(DENSE), products)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return lane_dots
+
+
+def _expanded(builder: Any, vector: Any, mask: Any, lanes: Any, n_lanes: int) -> Any:
+    """Elements 0, 1, ... in the lanes that `mask` names."""
+    flags = builder.bitcast(builder.trunc(mask, _INT16), _FLAGS)
+    name = f"llvm.x86.avx512.mask.expand.v{LANES}f32"
+    return _intrinsic(builder, name, _FLOATS, [vector, _constant(0.0), flags])
+
+
+def _put_one_by_one(builder: Any, vector: Any, mask: Any, lanes: Any, n_lanes: int) -> Any:
+    """The same where the processor has no such instruction."""
+    spread = _constant(0.0)
+    for k in reversed(range(n_lanes)):  # what stands again at the end of the list is overwritten
+        value = builder.extract_element(vector, _INT32(k))
+        spread = builder.insert_element(spread, value, lanes.get(_INT64(k)))
+    return spread
+
+
+@intrinsic
+def lane_add(typing_context, V, B, lane, values, place, change, inverse, width):  # type: ignore[no-untyped-def]
+    i64, f32 = types.int64, types.float32
+    signature = types.boolean(V, B, i64, values, i64, f32, f32, i64)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        b = builder
+        V, B, values = (_Matrix(context, b, signature.args[i], args[i]) for i in (0, 1, 3))
+        weights, bytes_, x = V.begin(args[2]), B.begin(args[2]), values.begin(args[4])
+        change, inverse = _splat(b, args[5]), _splat(b, args[6])
+        lowest = ir.Constant(_LINE, [MIDDLE - LARGEST_BYTE] * _LINE_SIZE)
+        spread = ir.Constant(_LINE, [2 * LARGEST_BYTE] * _LINE_SIZE)
+        too_far = _alloca(b, _INT64(0))
+        step = _INT64(_LINE_SIZE)
+        with cgutils.for_range_slice(b, _INT64(0), args[7], step, _INT64) as (j, _):
+            fours = b.bitcast(values.load(x, j, _LINE), _INTS)
+            line = None
+            for k in range(4):
+                at = b.add(j, _INT64(k * LANES))
+                value = b.ashr(b.shl(fours, _integers(24 - 8 * k)), _integers(24))
+                value = b.sitofp(value, _FLOATS)
+                weight = _multiply_add(b, change, value, V.load(weights, at, _FLOATS))
+                V.store(weights, at, weight)
+                bits = _multiply_add(b, weight, inverse, _constant(ROUNDING))
+                byte = b.and_(b.bitcast(bits, _INTS), _integers(0xFF))
+                byte = b.shl(byte, _integers(8 * k))
+                line = byte if line is None else b.or_(line, byte)
+            line = b.bitcast(line, _LINE)
+            B.store(bytes_, j, line)
+            beyond = b.bitcast(b.icmp_unsigned(">", b.sub(line, lowest), spread), _INT64)
+            b.store(b.or_(b.load(too_far, typ=_INT64), beyond), too_far)
+        return b.icmp_unsigned("!=", b.load(too_far, typ=_INT64), _INT64(0))
+
+    return signature, codegen
+
+
+def _integers(value: int) -> ir.Constant:
+    return ir.Constant(_INTS, [value] * LANES)
+
+
+def _splat_integer(builder: Any, scalar: Any) -> Any:
+    undefined = ir.Constant(_INTS, ir.Undefined)
+    first = builder.insert_element(undefined, scalar, _INT32(0))
+    return builder.shuffle_vector(first, undefined, _integers(0))
