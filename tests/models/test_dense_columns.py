@@ -10,7 +10,6 @@ from xmc_core.config import Config
 from xmc_core.data.rows import Rows, as_rows
 from xmc_core.features.joined import join_features
 from xmc_core.features.label_features import label_centroids
-from xmc_core.kernels.coordinate_descent import COARSE
 from xmc_core.kernels.sibling_rankers import DIRECT, GRAM, NOT_CONVERGED, OBJECTIVE
 from xmc_core.models import XRLinear, train_xr_linear
 from xmc_core.rankers.train import Level, gather_clusters
@@ -74,13 +73,13 @@ def test_every_way_to_train_agrees_with_the_reference(loss, n_dims):
 
 @pytest.mark.parametrize("vector", [True, False])
 @pytest.mark.parametrize("loss", ["squared_hinge", "hinge", "logistic"])
-def test_weights_that_are_rounded_while_solving_end_near_the_optimum(loss, vector):
+def test_rounded_weights_end_as_near_the_optimum_as_the_tolerance_says(loss, vector):
     X, targets = joined(90), labels()
     pointer = np.array([0, 22, LABELS], np.int64)
     active = csr_array(np.ones((N, 2), np.float32))
     clusters = gather_clusters(Level(targets, pointer, active, 2, 2), 2.0, "none")
     ends = []
-    for tol in (COARSE / 2, COARSE):  # in single precision, in bytes
+    for tol in (0.002, 0.1):  # two bytes a weight soon, one for long
         problem = Problem(
             loss=loss, cost_negative=1.0, bias=1.0, tol=tol, max_iter=500, threshold=0.0,
             max_weights=0, seed=1, method=DIRECT, vector=vector,
@@ -96,9 +95,9 @@ def test_weights_that_are_rounded_while_solving_end_near_the_optimum(loss, vecto
         )
         ends.append((statistics[:, OBJECTIVE].sum(), *weights.to_dense()))
     (objective, W, b), (rounded_objective, rounded_W, rounded_b) = ends
-    assert_allclose(rounded_objective, objective, rtol=2e-3)
-    assert_allclose(rounded_W, W, atol=0.05)
-    assert_allclose(rounded_b, b, atol=0.05)
+    assert_allclose(rounded_objective, objective, rtol=5e-3)
+    assert_allclose(rounded_W, W, atol=0.08)
+    assert_allclose(rounded_b, b, atol=0.08)
 
 
 @pytest.mark.parametrize("n_dims", [0, 40, 100])

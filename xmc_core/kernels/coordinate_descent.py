@@ -29,12 +29,7 @@ from numpy.typing import NDArray
 
 from xmc_core.kernels._compile import fast_kernel, inline_kernel, kernel
 from xmc_core.kernels.bits import lowest_bit
-from xmc_core.kernels.dense_lanes import (
-    exact_lane_dots,
-    exact_move_lanes,
-    lane_dots,
-    move_lanes,
-)
+from xmc_core.kernels.dense_lanes import fit_bytes, lane_dots, move_lanes, noise
 from xmc_core.kernels.dense_rows import DenseRows
 from xmc_core.kernels.lanes import (
     BIAS,
@@ -83,9 +78,9 @@ NEARLY_ALL = 0.8
 """Where such an epoch would see more of the rows than this, it sees all: that costs little, and a
 lane may finish."""
 
-COARSE = 0.02
-"""From this `tol` on, margins are taken from weights of dense columns that are rounded to bytes; a
-smaller one would ask for more than these can tell."""
+NOISE = 0.25
+"""Of the gradient that moves a pair: how far margins of dense columns may be off before a second
+byte counts."""
 
 FIRST_SHARE = 8
 SMALLEST_COST = np.float32(1e-30)
@@ -114,6 +109,7 @@ def descend(
     W: Floats,  # (n_shared, 16) out
     V: Floats,  # (16, the width or more) scratch: weights of the dense part, see dense_lanes.py
     B: Bytes,
+    C: Bytes,
     state: Floats,  # (8, 16) scratch; state[BIAS] is the bias weight
     bias: np.float32,  # value of the constant feature
     tol: float,
@@ -125,13 +121,16 @@ def descend(
     W[:] = 0.0
     V[:] = 0.0
     B[:] = MIDDLE
+    C[:] = MIDDLE
     dense_values = dense.values  # taken out once: each time counts a reference, atomically
     width = dense_values.shape[1] if dense.n_dims > 0 else 0
-    is_exact = width > 0 and tol < COARSE
+    fine = False
+    largest_square = np.float32(0.0)
     scales = np.empty(len(own) if width > 0 else 0, np.float32)
     sums = np.empty(len(scales), np.int32)
     for i in range(len(scales)):
         scales[i], sums[i] = dense.scales[rows[i]], dense.sums[rows[i]]
+        largest_square = max(largest_square, dense.squares[rows[i]])
     lanes = np.zeros(LANES + 3, np.int32)
     order = rows_with_a_lane(coefficient)
     n = len(order)
@@ -163,6 +162,10 @@ def descend(
         else:
             until_full -= 1
         n_visits += m
+        if width > 0 and not fine and noise(state, awake, largest_square) > NOISE * still:
+            fine = True
+            for lane in range(n_lanes):
+                fit_bytes(fine, V, B, C, lane, np.float32(0.0), width, state)
         count = list_lanes(awake, lanes)
         state[GRADIENT_MAX] = -HUGE
         state[GRADIENT_MIN] = HUGE
@@ -184,22 +187,21 @@ def descend(
                     count = list_lanes(looked_at, lanes)
                 place = int(rows[i])
                 scale = scales[i]
-                if is_exact:
-                    exact_lane_dots(V, lanes, count, dense_values, place, scale, width, state)
-                else:
-                    lane_dots(
-                        vector,
-                        B,
-                        lanes,
-                        count,
-                        looked_at,
-                        dense_values,
-                        place,
-                        int(sums[i]),
-                        scale,
-                        width,
-                        state,
-                    )
+                lane_dots(
+                    vector,
+                    fine,
+                    B,
+                    C,
+                    lanes,
+                    count,
+                    looked_at,
+                    dense_values,
+                    place,
+                    int(sums[i]),
+                    scale,
+                    width,
+                    state,
+                )
             dot(vector, W, ids, data, pointer[i], pointer[i + 1], state, MARGIN)
             q = square[i] + bias * bias
             if loss == LOGISTIC:
@@ -225,10 +227,10 @@ def descend(
                 moved &= ALL_LANES
             if moved != 0:
                 axpy(vector, W, ids, data, pointer[i], pointer[i + 1], state, DELTA)
-                if is_exact:
-                    exact_move_lanes(V, moved, dense_values, place, scale, state)
-                elif width > 0:
-                    move_lanes(vector, V, B, moved, dense_values, place, scale, width, state)
+                if width > 0:
+                    move_lanes(
+                        vector, fine, V, B, C, moved, dense_values, place, scale, width, state
+                    )
         if newton_steps <= n * n_lanes // 10:
             inner_tol = max(0.1 * inner_tol, 1e-8)
         awake &= ~settled_lanes(state, tol)

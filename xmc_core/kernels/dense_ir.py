@@ -8,7 +8,15 @@ from numba.extending import intrinsic
 from numba.np import arrayobj
 
 from xmc_core.kernels._compile import target_features
-from xmc_core.kernels.lanes import DENSE, LANES, LARGEST_BYTE, MIDDLE, ROUNDING, UNIT
+from xmc_core.kernels.lanes import (
+    DENSE,
+    FINE_ROUNDING,
+    LANES,
+    LARGEST_BYTE,
+    MIDDLE,
+    ROUNDING,
+    UNIT,
+)
 from xmc_core.kernels.vector_ir import (
     _Array,
     _constant,
@@ -96,7 +104,7 @@ def _four_products_in_shorts(builder: Any, weights: Any, values: Any, total: Any
 
 
 def make_lane_dots(
-    n_lanes: int, in_fours: bool = MULTIPLIES_BYTES, spreads: bool = SPREADS_LANES
+    n_lanes: int, fine: bool, in_fours: bool = MULTIPLIES_BYTES, spreads: bool = SPREADS_LANES
 ) -> Any:
     """Products of a row with so many lanes' weights; see `plain_lane_dots` in dense_lanes.py."""
     add_products = _four_products if in_fours else _four_products_in_shorts
@@ -104,41 +112,58 @@ def make_lane_dots(
     groups = {1: [1], 4: [4], 8: [8], 12: [8, 4], 16: [8, 8]}[n_lanes]
 
     @intrinsic
-    def lane_dots(typing_context, B, lanes, count, mask, values, place, total, scale, width, state):  # type: ignore[no-untyped-def]
+    def lane_dots(
+        typing_context, is_fine, B, C, lanes, count, mask, values, place, total, scale, width, state
+    ):  # type: ignore[no-untyped-def]
         i64 = types.int64
-        signature = types.void(B, lanes, i64, i64, values, i64, i64, types.float32, i64, state)
+        signature = types.void(
+            types.boolean, B, C, lanes, i64, i64, values, i64, i64, types.float32, i64, state
+        )
 
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
             b = builder
-            B, values = (_Matrix(context, b, signature.args[i], args[i]) for i in (0, 4))
-            lanes = _Array(context, b, signature.args[1], args[1])
-            state = _Array(context, b, signature.args[9], args[9])
-            mask, (place, offset, scale, width) = args[3], args[5:9]
+            B, C, values = (_Matrix(context, b, signature.args[i], args[i]) for i in (1, 2, 6))
+            lanes = _Array(context, b, signature.args[3], args[3])
+            state = _Array(context, b, signature.args[11], args[11])
+            mask, (place, offset, scale, width) = args[5], args[7:11]
             x = values.begin(place)
-            nothing = _integers(0)
+            planes = (B, C) if fine else (B,)
             folded = []
             done = 0
             for size in groups:
-                begins = [B.begin(b.sext(lanes.get(_INT64(done + u)), _INT64)) for u in range(size)]
-                sums = [_alloca(b, nothing) for _ in begins]
+                numbers = [b.sext(lanes.get(_INT64(done + u)), _INT64) for u in range(size)]
+                begins = [plane.begin(number) for number in numbers for plane in planes]
+                readers = [plane for _ in numbers for plane in planes]
+                sums = [_alloca(b, _integers(0)) for _ in begins]
                 for place_of_sum in sums:
-                    b.store(nothing, place_of_sum)
+                    b.store(_integers(0), place_of_sum)
                 step = _INT64(_LINE_SIZE)
                 with cgutils.for_range_slice(b, _INT64(0), width, step, _INT64) as (j, _):
                     line = values.load(x, j, _LINE)
-                    for begin, place_of_sum in zip(begins, sums, strict=True):
+                    for plane, begin, place_of_sum in zip(readers, begins, sums, strict=True):
                         old = b.load(place_of_sum, typ=_INTS)
-                        new = add_products(b, B.load(begin, j, _LINE), line, old)
+                        new = add_products(b, plane.load(begin, j, _LINE), line, old)
                         b.store(new, place_of_sum)
-                folded.append(_folded(b, [b.load(s, typ=_INTS) for s in sums], b.add))
+                totals = [b.load(place_of_sum, typ=_INTS) for place_of_sum in sums]
+                if fine:
+                    wide = [b.sitofp(total, _FLOATS) for total in totals]
+                    pairs = zip(wide[::2], wide[1::2], strict=True)
+                    part = _constant(1 / 256)
+                    totals = [_multiply_add(b, low, part, high) for high, low in pairs]
+                folded.append(_folded(b, totals, b.fadd if fine else b.add))
                 done += size
-            offset = b.mul(b.trunc(offset, _INT32), _INT32(-MIDDLE))
             order = [
                 LANES * g + LANES // size * u for g, size in enumerate(groups) for u in range(size)
             ]
             order += [0] * (LANES - len(order))  # a single one is in every lane
             totals = _shuffle(b, folded[0], folded[-1], order)
-            products = b.sitofp(b.add(totals, _splat_integer(b, offset)), _FLOATS)
+            # Bytes are around 128: what that adds, the row's sum says.
+            if fine:
+                middle = b.fmul(_splat(b, b.sitofp(offset, _FLOAT)), _constant(MIDDLE + 0.5))
+                products = b.fsub(totals, middle)
+            else:
+                middle = b.mul(b.trunc(offset, _INT32), _INT32(MIDDLE))
+                products = b.sitofp(b.sub(totals, _splat_integer(b, middle)), _FLOATS)
             products = b.fmul(products, _splat(b, scale))
             if n_lanes > 1:
                 spread = _expanded if spreads else _put_one_by_one
@@ -168,40 +193,64 @@ def _put_one_by_one(builder: Any, vector: Any, mask: Any, lanes: Any, n_lanes: i
     return spread
 
 
-@intrinsic
-def lane_add(typing_context, V, B, lane, values, place, change, inverse, width):  # type: ignore[no-untyped-def]
-    i64, f32 = types.int64, types.float32
-    signature = types.boolean(V, B, i64, values, i64, f32, f32, i64)
+def make_lane_add(fine: bool) -> Any:
+    """A change of one lane's weights; see `plain_lane_add` in dense_lanes.py."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        b = builder
-        V, B, values = (_Matrix(context, b, signature.args[i], args[i]) for i in (0, 1, 3))
-        weights, bytes_, x = V.begin(args[2]), B.begin(args[2]), values.begin(args[4])
-        change, inverse = _splat(b, args[5]), _splat(b, args[6])
-        lowest = ir.Constant(_LINE, [MIDDLE - LARGEST_BYTE] * _LINE_SIZE)
-        spread = ir.Constant(_LINE, [2 * LARGEST_BYTE] * _LINE_SIZE)
-        too_far = _alloca(b, _INT64(0))
-        step = _INT64(_LINE_SIZE)
-        with cgutils.for_range_slice(b, _INT64(0), args[7], step, _INT64) as (j, _):
-            fours = b.bitcast(values.load(x, j, _LINE), _INTS)
-            line = None
-            for k in range(4):
-                at = b.add(j, _INT64(k * LANES))
-                value = b.ashr(b.shl(fours, _integers(24 - 8 * k)), _integers(24))
-                value = b.sitofp(value, _FLOATS)
-                weight = _multiply_add(b, change, value, V.load(weights, at, _FLOATS))
-                V.store(weights, at, weight)
-                bits = _multiply_add(b, weight, inverse, _constant(ROUNDING))
-                byte = b.and_(b.bitcast(bits, _INTS), _integers(0xFF))
-                byte = b.shl(byte, _integers(8 * k))
-                line = byte if line is None else b.or_(line, byte)
-            line = b.bitcast(line, _LINE)
-            B.store(bytes_, j, line)
-            beyond = b.bitcast(b.icmp_unsigned(">", b.sub(line, lowest), spread), _INT64)
-            b.store(b.or_(b.load(too_far, typ=_INT64), beyond), too_far)
-        return b.icmp_unsigned("!=", b.load(too_far, typ=_INT64), _INT64(0))
+    @intrinsic
+    def lane_add(typing_context, is_fine, V, B, C, lane, values, place, change, inverse, width):  # type: ignore[no-untyped-def]
+        i64, f32 = types.int64, types.float32
+        signature = types.boolean(types.boolean, V, B, C, i64, values, i64, f32, f32, i64)
 
-    return signature, codegen
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            b = builder
+            V, B, C, values = (
+                _Matrix(context, b, signature.args[i], args[i]) for i in (1, 2, 3, 5)
+            )
+            weights, x = V.begin(args[4]), values.begin(args[6])
+            # Each plane of bytes, and the bit where it begins in a rounded number.
+            planes = [(B, B.begin(args[4]), 8 if fine else 0)]
+            if fine:
+                planes.append((C, C.begin(args[4]), 0))
+            change = _splat(b, args[7])
+            inverse = _splat(b, b.fmul(args[8], _FLOAT(256.0 if fine else 1.0)))
+            rounding = _constant(FINE_ROUNDING if fine else ROUNDING)
+            lowest = ir.Constant(_LINE, [MIDDLE - LARGEST_BYTE] * _LINE_SIZE)
+            spread = ir.Constant(_LINE, [2 * LARGEST_BYTE] * _LINE_SIZE)
+            too_far = _alloca(b, _INT64(0))
+            step = _INT64(_LINE_SIZE)
+            with cgutils.for_range_slice(b, _INT64(0), args[9], step, _INT64) as (j, _):
+                fours = b.bitcast(values.load(x, j, _LINE), _INTS)
+                rounded = []
+                for k in range(4):
+                    at = b.add(j, _INT64(k * LANES))
+                    value = b.ashr(b.shl(fours, _integers(24 - 8 * k)), _integers(24))
+                    value = b.sitofp(value, _FLOATS)
+                    weight = _multiply_add(b, change, value, V.load(weights, at, _FLOATS))
+                    V.store(weights, at, weight)
+                    rounded.append(b.bitcast(_multiply_add(b, weight, inverse, rounding), _INTS))
+                for plane, begin, bit in planes:
+                    line = _bytes_at(b, rounded, bit)
+                    plane.store(begin, j, line)
+                    if plane is B:
+                        beyond = b.icmp_unsigned(">", b.sub(line, lowest), spread)
+                        beyond = b.or_(b.load(too_far, typ=_INT64), b.bitcast(beyond, _INT64))
+                        b.store(beyond, too_far)
+            return b.icmp_unsigned("!=", b.load(too_far, typ=_INT64), _INT64(0))
+
+        return signature, codegen
+
+    return lane_add
+
+
+def _bytes_at(builder: Any, numbers: list[Any], bit: int) -> Any:
+    """A line whose bytes 4 i + k are those at `bit` of numbers[k][i]."""
+    b = builder
+    line = None
+    for k, number in enumerate(numbers):
+        byte = b.and_(b.lshr(number, _integers(bit)), _integers(0xFF))
+        byte = b.shl(byte, _integers(8 * k))
+        line = byte if line is None else b.or_(line, byte)
+    return b.bitcast(line, _LINE)
 
 
 def _integers(value: int) -> ir.Constant:

@@ -2,17 +2,17 @@
 
 Weights are kept twice: V, float32, and B, bytes in units of the lane's own (state[UNIT]) around
 128. Margins come from B: of 384 dimensions of sixteen labels these are 6 KB, which stay in the
-nearest cache, and four products are one instruction. They are off by some thousandths where weights
-are of order 1, which `tol` does not see unless it is small; then they come from V (`exact_*`).
-Either way the weights that are kept are added up from the dual variables in the end
-(`weights_of_lanes`).
+nearest cache, and four products are one instruction. Where that is too coarse for the tolerance
+(`noise`), a second byte, C, says what the first one leaves, in 256ths of the unit, also around 128:
+twice the products.
 
-Every 64 entries of V are in another order than those of B and of the rows: dimension 4 i + k comes
+Every 64 entries of V are in another order than those of bytes and rows: dimension 4 i + k comes
 as 16 k + i, so that bytes become numbers and numbers bytes by shifts instead of shuffles.
 
 As in simd.py, `plain_*` says what is computed and the functions without prefix choose the form.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,16 @@ import numpy as np
 from xmc_core.kernels._compile import fast_kernel, inline_kernel, kernel
 from xmc_core.kernels.bits import bits_of_float, lowest_bit
 from xmc_core.kernels.dense_rows import LARGEST, DenseRows
-from xmc_core.kernels.lanes import DELTA, DENSE, LANES, LARGEST_BYTE, MIDDLE, ROUNDING, UNIT
+from xmc_core.kernels.lanes import (
+    DELTA,
+    DENSE,
+    FINE_ROUNDING,
+    LANES,
+    LARGEST_BYTE,
+    MIDDLE,
+    ROUNDING,
+    UNIT,
+)
 from xmc_core.kernels.simd import HAVE_VECTOR_CODE
 from xmc_core.types import Bytes, Floats, Indices, SignedBytes
 
@@ -33,7 +42,9 @@ LARGEST_STEP = np.float32(127 - LARGEST_BYTE)
 
 @fast_kernel
 def plain_lane_dots(
+    fine: bool,  # whether C counts
     B: Bytes,  # (16, more than width)
+    C: Bytes,
     lanes: Indices,  # the first n_lanes in ascending order, a multiple of 4, or 1; see list_lanes
     n_lanes: int,
     mask: int,  # these lanes as bits
@@ -46,16 +57,22 @@ def plain_lane_dots(
 ) -> None:
     for k in range(n_lanes):
         lane = lanes[k]
-        product = -MIDDLE * total
+        product, rest = -MIDDLE * total, -MIDDLE * total
         for j in range(width):
             product += int(B[lane, j]) * int(values[place, j])
-        state[DENSE, lane] = scale * np.float32(product) * state[UNIT, lane]
+            rest += int(C[lane, j]) * int(values[place, j])
+        sum_ = np.float32(product)
+        if fine:
+            sum_ += np.float32(rest) / np.float32(256.0)
+        state[DENSE, lane] = scale * sum_ * state[UNIT, lane]
 
 
 @kernel
 def plain_lane_add(
+    fine: bool,
     V: Floats,  # (16, more than width)
     B: Bytes,
+    C: Bytes,
     lane: int,
     values: SignedBytes,
     place: int,
@@ -63,13 +80,13 @@ def plain_lane_add(
     inverse: np.float32,  # 1 / the lane's unit
     width: int,
 ) -> bool:
-    # Adds change * values[place] to V[lane], and B with it; returns whether a byte is farther from
-    # 128 than it should be.
+    # Adds change * values[place] to V[lane], and the bytes with it; returns whether a byte is
+    # farther from 128 than it should be.
     too_far = False
     for j in range(width):
         at = place_in_V(j)
         V[lane, at] += change * np.float32(values[place, j])
-        B[lane, j] = byte_of(V[lane, at], inverse)
+        set_bytes(fine, V[lane, at] * inverse, B, C, lane, j)
         too_far |= abs(int(B[lane, j]) - MIDDLE) > LARGEST_BYTE
     return too_far
 
@@ -80,25 +97,75 @@ def place_in_V(dim: int) -> int:
 
 
 @inline_kernel
-def byte_of(weight: np.float32, inverse: np.float32) -> np.uint8:
-    shifted = np.float32(weight * inverse + np.float32(ROUNDING))
-    return np.uint8(bits_of_float(shifted) & np.uint32(0xFF))
+def set_bytes(fine: bool, weight: np.float32, B: Bytes, C: Bytes, lane: int, dim: int) -> None:
+    # Of a weight in units.
+    if fine:
+        bits = bits_of_float(np.float32(np.float32(256.0) * weight + np.float32(FINE_ROUNDING)))
+        B[lane, dim] = np.uint8((bits >> np.uint32(8)) & np.uint32(0xFF))
+        C[lane, dim] = np.uint8(bits & np.uint32(0xFF))
+    else:
+        bits = bits_of_float(np.float32(weight + np.float32(ROUNDING)))
+        B[lane, dim] = np.uint8(bits & np.uint32(0xFF))
 
 
 vector_lane_dots: Any = (plain_lane_dots,) * 5
+vector_fine_lane_dots: Any = (plain_lane_dots,) * 5
 vector_lane_add: Any = plain_lane_add
+vector_fine_lane_add: Any = plain_lane_add
 if HAVE_VECTOR_CODE:
     from xmc_core.kernels import dense_ir
 
-    vector_lane_dots = tuple(dense_ir.make_lane_dots(n) for n in (1, 4, 8, 12, 16))
-    vector_lane_add = dense_ir.lane_add
-_one_lane, _four_lanes, _eight_lanes, _twelve_lanes, _sixteen_lanes = vector_lane_dots
+    vector_lane_dots, vector_fine_lane_dots = (
+        tuple(dense_ir.make_lane_dots(n, fine) for n in (1, 4, 8, 12, 16)) for fine in (False, True)
+    )
+    vector_lane_add, vector_fine_lane_add = map(dense_ir.make_lane_add, (False, True))
+
+
+def _by_number(forms: Any, fine: bool) -> Any:
+    one_lane, four_lanes, eight_lanes, twelve_lanes, sixteen_lanes = forms
+
+    @inline_kernel
+    def dots(
+        B: Bytes,
+        C: Bytes,
+        lanes: Indices,
+        n_lanes: int,
+        mask: int,
+        values: SignedBytes,
+        place: int,
+        total: int,
+        scale: np.float32,
+        width: int,
+        state: Floats,
+    ) -> None:
+        if n_lanes == 1:
+            one_lane(fine, B, C, lanes, n_lanes, mask, values, place, total, scale, width, state)
+        elif n_lanes == 4:
+            four_lanes(fine, B, C, lanes, n_lanes, mask, values, place, total, scale, width, state)
+        elif n_lanes == 8:
+            eight_lanes(fine, B, C, lanes, n_lanes, mask, values, place, total, scale, width, state)
+        elif n_lanes == 12:
+            twelve_lanes(
+                fine, B, C, lanes, n_lanes, mask, values, place, total, scale, width, state
+            )
+        else:
+            sixteen_lanes(
+                fine, B, C, lanes, n_lanes, mask, values, place, total, scale, width, state
+            )
+
+    return dots
+
+
+_lane_dots = _by_number(vector_lane_dots, False)
+_fine_lane_dots = _by_number(vector_fine_lane_dots, True)
 
 
 @inline_kernel
 def lane_dots(
     vector: bool,
+    fine: bool,
     B: Bytes,
+    C: Bytes,
     lanes: Indices,
     n_lanes: int,
     mask: int,
@@ -110,24 +177,20 @@ def lane_dots(
     state: Floats,
 ) -> None:
     if not vector:
-        plain_lane_dots(B, lanes, n_lanes, mask, values, place, total, scale, width, state)
-    elif n_lanes == 1:
-        _one_lane(B, lanes, n_lanes, mask, values, place, total, scale, width, state)
-    elif n_lanes == 4:
-        _four_lanes(B, lanes, n_lanes, mask, values, place, total, scale, width, state)
-    elif n_lanes == 8:
-        _eight_lanes(B, lanes, n_lanes, mask, values, place, total, scale, width, state)
-    elif n_lanes == 12:
-        _twelve_lanes(B, lanes, n_lanes, mask, values, place, total, scale, width, state)
+        plain_lane_dots(fine, B, C, lanes, n_lanes, mask, values, place, total, scale, width, state)
+    elif fine:
+        _fine_lane_dots(B, C, lanes, n_lanes, mask, values, place, total, scale, width, state)
     else:
-        _sixteen_lanes(B, lanes, n_lanes, mask, values, place, total, scale, width, state)
+        _lane_dots(B, C, lanes, n_lanes, mask, values, place, total, scale, width, state)
 
 
 @inline_kernel
 def move_lanes(
     vector: bool,
+    fine: bool,
     V: Floats,
     B: Bytes,
+    C: Bytes,
     lanes: int,  # bit mask
     values: SignedBytes,
     place: int,
@@ -142,65 +205,65 @@ def move_lanes(
         change = state[DELTA, lane] * scale
         most = abs(change) * LARGEST
         if most > LARGEST_STEP * state[UNIT, lane]:
-            fit_bytes(V, B, lane, most / LARGEST_STEP, width, state)
+            fit_bytes(fine, V, B, C, lane, most / LARGEST_STEP, width, state)
         inverse = np.float32(1.0) / state[UNIT, lane]
-        if vector:
-            too_far = vector_lane_add(V, B, lane, values, place, change, inverse, width)
+        if not vector:
+            far = plain_lane_add(fine, V, B, C, lane, values, place, change, inverse, width)
+        elif fine:
+            far = vector_fine_lane_add(fine, V, B, C, lane, values, place, change, inverse, width)
         else:
-            too_far = plain_lane_add(V, B, lane, values, place, change, inverse, width)
-        if too_far:
-            fit_bytes(V, B, lane, np.float32(0.0), width, state)
+            far = vector_lane_add(fine, V, B, C, lane, values, place, change, inverse, width)
+        if far:
+            fit_bytes(fine, V, B, C, lane, np.float32(0.0), width, state)
 
 
 @kernel
 def fit_bytes(
-    V: Floats, B: Bytes, lane: int, smallest: np.float32, width: int, state: Floats
+    fine: bool,
+    V: Floats,
+    B: Bytes,
+    C: Bytes,
+    lane: int,
+    smallest: np.float32,
+    width: int,
+    state: Floats,
 ) -> None:
     # A new unit for the lane, not below `smallest`.
     largest = np.float32(0.0)
     for j in range(width):
         largest = max(largest, abs(V[lane, j]))
     state[UNIT, lane] = max(largest / FITTED_BYTE, smallest)
-    inverse = np.float32(1.0) / state[UNIT, lane]
+    inverse = np.float32(1.0) / state[UNIT, lane] if state[UNIT, lane] > 0.0 else np.float32(0.0)
     for j in range(width):
-        B[lane, j] = byte_of(V[lane, place_in_V(j)], inverse)
-
-
-@fast_kernel
-def exact_lane_dots(
-    V: Floats,  # (16, width), in the order of the rows
-    lanes: Indices,
-    n_lanes: int,
-    values: SignedBytes,
-    place: int,
-    scale: np.float32,
-    width: int,
-    state: Floats,
-) -> None:
-    for k in range(n_lanes):
-        total = np.float32(0.0)
-        for j in range(width):
-            total += V[lanes[k], j] * np.float32(values[place, j])
-        state[DENSE, lanes[k]] = scale * total
+        set_bytes(fine, V[lane, place_in_V(j)] * inverse, B, C, lane, j)
 
 
 @kernel
-def exact_move_lanes(
-    V: Floats, lanes: int, values: SignedBytes, place: int, scale: np.float32, state: Floats
-) -> None:
+def noise(state: Floats, lanes: int, largest_square: np.float32) -> np.float32:
+    # By how much margins of these lanes are off where C does not count: a rounded number by
+    # 1 / sqrt(12) of the unit, and the sum over dimensions by that times the row's length.
+    unit = np.float32(0.0)
     for lane in range(LANES):
         if lanes >> lane & 1:
-            add_row(V, lane, state[DELTA, lane] * scale, values, place)
+            unit = max(unit, state[UNIT, lane])
+    return unit * np.float32(math.sqrt(largest_square / 12.0))
 
 
 @kernel
-def weights_of_lanes(
+def weights_in_order(V: Floats, out: Floats) -> None:
+    # (16, n_dims) out: the weights of the dimensions.
+    for lane in range(LANES):
+        for d in range(out.shape[1]):
+            out[lane, d] = V[lane, place_in_V(d)]
+
+
+@kernel
+def weights_of_rows(
     dense: DenseRows,
     rows: Indices,  # (n,) the cluster's
     beta: Floats,  # (n, 16)
-    out: Floats,  # (16, n_dims)
+    out: Floats,  # (16, n_dims) out: sum of beta[i, l] * row i
 ) -> None:
-    # out[l] = sum of beta[i, l] * row i
     out[:] = 0.0
     if dense.n_dims == 0:
         return

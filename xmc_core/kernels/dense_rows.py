@@ -22,6 +22,7 @@ DIMS_AT_ONCE = 64
 """Rows are padded to a multiple of so many dimensions."""
 
 LARGEST = np.float32(127.0)
+LOOKED_AT = 1024
 NOTHING = np.float32(1e-30)
 """Rows whose largest value is no larger are zeros."""
 
@@ -86,10 +87,11 @@ def fill_dense(
     indices: Indices,
     values: Floats,
     dense: DenseRows,  # values of zeros; out: all but `first` and `n_dims`
-    squares: Doubles,  # (n_dims,) zeros; out: of each column
-    lost: Doubles,  # (n_dims,) zeros; out: of what rounding adds to each column
+    squares: Doubles,  # (n_dims,) zeros; out: of each column, in some thousand of the rows
+    lost: Doubles,  # (n_dims,) zeros; out: of what rounding adds to them
 ) -> None:
     n_dims = dense.n_dims
+    stride = max(1, len(dense.values) // LOOKED_AT)
     x = np.zeros(n_dims, np.float32)
     for i in range(len(dense.values)):
         begin = pointer[i + 1] - n_dims
@@ -103,7 +105,8 @@ def fill_dense(
                 j -= 1
         dense.scales[i] = largest_of(x) / LARGEST
         dense.sums[i], dense.squares[i] = round_row(x, dense.scales[i], dense.values, i)
-        add_squares(x, dense.scales[i], dense.values, i, squares, lost)
+        if i % stride == 0:
+            add_squares(x, dense.scales[i], dense.values, i, squares, lost)
 
 
 @fast_kernel

@@ -24,6 +24,10 @@ ROUNDING = 1.5 * 2.0**23 + MIDDLE
 """Added to a number between -128 and 127, leaves the nearest integer plus 128 in the lowest byte of
 its bits: float32 of this size are a unit apart."""
 
+FINE_ROUNDING = 1.5 * 2.0**23 + 256 * MIDDLE + MIDDLE
+"""The same for two bytes, of which the lower one is around 128 as well: so the upper one is the
+nearest."""
+
 Masks = NDArray[np.uint16]
 """Bit l of an entry stands for lane l."""
 

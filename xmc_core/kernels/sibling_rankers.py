@@ -14,7 +14,7 @@ from xmc_core.kernels.coordinate_descent import (
     descend_gram,
     dual_objective,
 )
-from xmc_core.kernels.dense_lanes import weights_of_lanes
+from xmc_core.kernels.dense_lanes import weights_in_order, weights_of_rows
 from xmc_core.kernels.dense_rows import DenseRows
 from xmc_core.kernels.gram import gram_matrix, prefers_gram
 from xmc_core.kernels.lanes import BIAS, LANES, LIVE, N_STATE, Masks, empty_lines
@@ -184,6 +184,7 @@ def train_parent(
     width = dense.values.shape[1] if n_dims > 0 else 0
     V = empty_lines(width + LANES).reshape(LANES, width + LANES)
     B = empty_lines(width // 4 + LANES).view(np.uint8).reshape(LANES, width + 4 * LANES)
+    C = empty_lines(width // 4 + LANES).view(np.uint8).reshape(LANES, width + 4 * LANES)
     dense_tile = np.zeros((LANES, n_dims), np.float32)
     coefficient = empty_lines(n)
     beta = empty_lines(n)
@@ -267,6 +268,7 @@ def train_parent(
                 W,
                 V,
                 B,
+                C,
                 state,
                 bias,
                 tol,
@@ -274,7 +276,10 @@ def train_parent(
                 n_lanes,
                 tile_seed,
             )
-        weights_of_lanes(dense, own_rows, beta, dense_tile)
+        if use_gram:
+            weights_of_rows(dense, own_rows, beta, dense_tile)
+        else:
+            weights_in_order(V, dense_tile)
         for d in range(len(dense_W)):
             for lane in range(LANES):
                 dense_W[d, lane] = dense_tile[lane, d]
