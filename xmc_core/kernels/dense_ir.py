@@ -112,9 +112,9 @@ def make_lane_dots(
     groups = {1: [1], 4: [4], 8: [8], 12: [8, 4], 16: [8, 8]}[n_lanes]
 
     @intrinsic
-    def lane_dots(
+    def lane_dots(  # type: ignore[no-untyped-def]
         typing_context, is_fine, B, C, lanes, count, mask, values, place, total, scale, width, state
-    ):  # type: ignore[no-untyped-def]
+    ):
         i64 = types.int64
         signature = types.void(
             types.boolean, B, C, lanes, i64, i64, values, i64, i64, types.float32, i64, state
