@@ -47,6 +47,12 @@ def test_bytes_are_the_nearest_and_say_what_they_lose():
     assert_allclose(lost, ((found.astype(np.float64) - E) ** 2).sum(axis=0), rtol=1e-2)
 
 
+def test_of_many_rows_some_thousand_say_what_is_lost():
+    E = np.random.default_rng(3).normal(size=(5000, 32)).astype(np.float32)
+    _, squares, _ = dense_rows(E)
+    assert_allclose(squares, (E[::4].astype(np.float64) ** 2).sum(axis=0), rtol=1e-5)
+
+
 def test_bytes_of_bytes_are_the_same():
     found = again(dense_rows(np.random.default_rng(2).normal(size=(9, N_DIMS)).astype("f4"))[0])
     assert_allclose(again(dense_rows(found)[0]), found, rtol=1e-5)

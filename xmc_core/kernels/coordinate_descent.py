@@ -227,7 +227,7 @@ def descend(
                 moved &= ALL_LANES
             if moved != 0:
                 axpy(vector, W, ids, data, pointer[i], pointer[i + 1], state, DELTA)
-                if width > 0:
+                if width > 0 and scale > 0.0:
                     move_lanes(
                         vector, fine, V, B, C, moved, dense_values, place, scale, width, state
                     )

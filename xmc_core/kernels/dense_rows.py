@@ -23,6 +23,8 @@ DIMS_AT_ONCE = 64
 
 LARGEST = np.float32(127.0)
 LOOKED_AT = 1024
+"""So many rows, or up to twice as many, say what rounding to bytes takes from each column."""
+
 NOTHING = np.float32(1e-30)
 """Rows whose largest value is no larger are zeros."""
 
