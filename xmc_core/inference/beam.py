@@ -158,7 +158,7 @@ class Searcher:
             def search(rows: tuple[int, int]) -> bool:
                 out = slice(*rows)
                 return search_rows(
-                    indptr, indices, values, *rows, max(1, block), self._table, *self._hashing,
+                    indptr, indices, values, *rows, block, self._table, *self._hashing,
                     self._slot_labels, beam_size, self._kept_as, self._path_weight, vector,
                     labels[out], scores[out],
                 )  # fmt: skip

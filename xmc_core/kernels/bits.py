@@ -13,7 +13,7 @@ takes five instructions each time. A sum with a signed number would be a float."
 
 Words = NDArray[np.uint64]
 Shorts = NDArray[np.uint16]
-"""Sixteen bits each: bfloat16, IEEE halves, or either half of a float32."""
+"""Sixteen bits each, of IEEE halves."""
 
 
 @intrinsic

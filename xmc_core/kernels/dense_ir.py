@@ -5,7 +5,6 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
-from numba.np import arrayobj
 
 from xmc_core.kernels._compile import target_features
 from xmc_core.kernels.lanes import (
@@ -21,6 +20,8 @@ from xmc_core.kernels.vector_ir import (
     _Array,
     _constant,
     _folded,
+    _intrinsic,
+    _matrices,
     _multiply_add,
     _shuffle,
     _splat,
@@ -46,40 +47,6 @@ SPREADS_LANES = "avx512f" in target_features()
 """Whether a vector's first elements are put into given lanes by one instruction (AVX-512)."""
 
 _alloca: Any = cgutils.alloca_once_value
-_make_array: Any = arrayobj.make_array
-
-
-class _Matrix:
-    """A contiguous matrix."""
-
-    def __init__(self, context: Any, builder: Any, type_: Any, value: Any) -> None:
-        self.builder = builder
-        array = _make_array(type_)(context, builder, value)
-        self.data = array.data
-        self.element = context.get_data_type(type_.dtype)
-        self.width = builder.extract_value(array.shape, type_.ndim - 1)
-
-    def begin(self, row: Any) -> Any:
-        offset = self.builder.mul(row, self.width)
-        return self.builder.gep(self.data, [offset], source_etype=self.element)
-
-    def _place(self, begin: Any, offset: Any, vector: Any) -> Any:
-        place = self.builder.gep(begin, [offset], source_etype=self.element)
-        return self.builder.bitcast(place, vector.as_pointer())
-
-    def load(self, begin: Any, offset: Any, vector: Any) -> Any:
-        return self.builder.load(self._place(begin, offset, vector), typ=vector, align=1)
-
-    def store(self, begin: Any, offset: Any, vector: Any) -> None:
-        self.builder.store(vector, self._place(begin, offset, vector.type), align=1)
-
-
-def _intrinsic(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
-    function = builder.module.globals.get(name)
-    if function is None:
-        form = ir.FunctionType(result, [argument.type for argument in arguments])
-        function = ir.Function(builder.module, form, name)
-    return builder.call(function, arguments)
 
 
 def _four_products(builder: Any, weights: Any, values: Any, total: Any) -> Any:
@@ -122,7 +89,7 @@ def make_lane_dots(
 
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
             b = builder
-            B, C, values = (_Matrix(context, b, signature.args[i], args[i]) for i in (1, 2, 6))
+            B, C, values = _matrices(context, b, signature, args, 1, 2, 6)
             lanes = _Array(context, b, signature.args[3], args[3])
             state = _Array(context, b, signature.args[11], args[11])
             mask, (place, offset, scale, width) = args[5], args[7:11]
@@ -163,7 +130,7 @@ def make_lane_dots(
                 products = b.fsub(totals, middle)
             else:
                 middle = b.mul(b.trunc(offset, _INT32), _INT32(MIDDLE))
-                products = b.sitofp(b.sub(totals, _splat_integer(b, middle)), _FLOATS)
+                products = b.sitofp(b.sub(totals, _splat(b, middle)), _FLOATS)
             products = b.fmul(products, _splat(b, scale))
             if n_lanes > 1:
                 spread = _expanded if spreads else _put_one_by_one
@@ -203,9 +170,7 @@ def make_lane_add(fine: bool) -> Any:
 
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
             b = builder
-            V, B, C, values = (
-                _Matrix(context, b, signature.args[i], args[i]) for i in (1, 2, 3, 5)
-            )
+            V, B, C, values = _matrices(context, b, signature, args, 1, 2, 3, 5)
             weights, x = V.begin(args[4]), values.begin(args[6])
             # Each plane of bytes, and the bit where it begins in a rounded number.
             planes = [(B, B.begin(args[4]), 8 if fine else 0)]
@@ -225,7 +190,7 @@ def make_lane_add(fine: bool) -> Any:
                     at = b.add(j, _INT64(k * LANES))
                     value = b.ashr(b.shl(fours, _integers(24 - 8 * k)), _integers(24))
                     value = b.sitofp(value, _FLOATS)
-                    weight = _multiply_add(b, change, value, V.load(weights, at, _FLOATS))
+                    weight = _multiply_add(b, change, value, V.load(weights, at))
                     V.store(weights, at, weight)
                     rounded.append(b.bitcast(_multiply_add(b, weight, inverse, rounding), _INTS))
                 for plane, begin, bit in planes:
@@ -255,9 +220,3 @@ def _bytes_at(builder: Any, numbers: list[Any], bit: int) -> Any:
 
 def _integers(value: int) -> ir.Constant:
     return ir.Constant(_INTS, [value] * LANES)
-
-
-def _splat_integer(builder: Any, scalar: Any) -> Any:
-    undefined = ir.Constant(_INTS, ir.Undefined)
-    first = builder.insert_element(undefined, scalar, _INT32(0))
-    return builder.shuffle_vector(first, undefined, _integers(0))

@@ -8,14 +8,13 @@ from numba.extending import intrinsic
 from numba.np import arrayobj
 
 from xmc_core.kernels.lanes import LANES
-from xmc_core.kernels.vector_ir import _Array, _constant, _multiply_add, _splat, _sums
+from xmc_core.kernels.vector_ir import _Array, _constant, _intrinsic, _multiply_add, _splat, _sums
 
 _BIT = ir.IntType(1)
 _INT8 = ir.IntType(8)
 _INT16 = ir.IntType(16)
 _INT32 = ir.IntType(32)
 _INT64 = ir.IntType(64)
-_POINTER = ir.PointerType()
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _HALVES = ir.VectorType(ir.HalfType(), LANES)
 _UNROLL = 2
@@ -86,15 +85,9 @@ def _expand(builder: Any, place: Any, mask: Any, is_half: bool) -> Any:
     element = _INT16 if is_half else ir.FloatType()
     vector = ir.VectorType(element, LANES)
     name = f"llvm.masked.expandload.v{LANES}{'i16' if is_half else 'f32'}"
-    function = builder.module.globals.get(name)
-    if function is None:
-        flags = ir.VectorType(_BIT, LANES)
-        function = ir.Function(
-            builder.module, ir.FunctionType(vector, [_POINTER, flags, vector]), name
-        )
     lanes = builder.bitcast(mask, ir.VectorType(_BIT, LANES))
     zeros = ir.Constant(vector, [0 if is_half else 0.0] * LANES)
-    loaded = builder.call(function, [place, lanes, zeros])
+    loaded = _intrinsic(builder, name, vector, [place, lanes, zeros])
     if is_half:
         return builder.fpext(builder.bitcast(loaded, _HALVES), _FLOATS)
     return loaded

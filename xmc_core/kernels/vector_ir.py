@@ -45,21 +45,24 @@ def _constant(value: float) -> ir.Constant:
 
 
 def _splat(builder: Any, scalar: Any) -> Any:
-    undefined = ir.Constant(_VECTOR, ir.Undefined)
+    undefined = ir.Constant(ir.VectorType(scalar.type, LANES), ir.Undefined)
     first = builder.insert_element(undefined, scalar, _INT32(0))
     zeros = ir.Constant(ir.VectorType(_INT32, LANES), [0] * LANES)
     return builder.shuffle_vector(first, undefined, zeros)
 
 
-def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    """a * b + c: one instruction where the processor has it, two elsewhere."""
-    name = f"llvm.fmuladd.v{LANES}f32"
+def _intrinsic(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
+    """A call of one of LLVM's own functions, which is declared where the module lacks it."""
     function = builder.module.globals.get(name)
     if function is None:
-        function = ir.Function(
-            builder.module, ir.FunctionType(_VECTOR, [_VECTOR, _VECTOR, _VECTOR]), name
-        )
-    return builder.call(function, [a, b, c])
+        form = ir.FunctionType(result, [argument.type for argument in arguments])
+        function = ir.Function(builder.module, form, name)
+    return builder.call(function, arguments)
+
+
+def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c: one instruction where the processor has it, two elsewhere."""
+    return _intrinsic(builder, f"llvm.fmuladd.v{LANES}f32", _VECTOR, [a, b, c])
 
 
 class _Array:
@@ -353,28 +356,30 @@ def _sums(builder: Any, vectors: list[Any]) -> list[Any]:
     return [builder.extract_element(total, _INT32(stride * u)) for u in range(len(vectors))]
 
 
-class _Matrix(_Array):
-    """A contiguous float32 matrix whose rows are as long as its second dimension says."""
+class _Matrix:
+    """A contiguous matrix whose rows are as long as its second dimension says."""
 
     def __init__(self, context: Any, builder: Any, type_: Any, value: Any) -> None:
-        super().__init__(context, builder, type_, value)
+        self.builder = builder
         array = _make_array(type_)(context, builder, value)
+        self.data = array.data
+        self.element = context.get_data_type(type_.dtype)
         self.width = builder.extract_value(array.shape, type_.ndim - 1)
 
     def begin(self, row: Any) -> Any:
         """Address of a row's first element."""
         offset = self.builder.mul(row, self.width)
-        return self.builder.gep(self.data, [offset], source_etype=_FLOAT)
+        return self.builder.gep(self.data, [offset], source_etype=self.element)
 
-    def sixteen(self, begin: Any, offset: Any) -> Any:
-        place = self.builder.gep(begin, [offset], source_etype=_FLOAT)
-        return self.builder.load(
-            self.builder.bitcast(place, _VECTOR.as_pointer()), typ=_VECTOR, align=4
-        )
+    def _place(self, begin: Any, offset: Any, vector: Any) -> Any:
+        place = self.builder.gep(begin, [offset], source_etype=self.element)
+        return self.builder.bitcast(place, vector.as_pointer())
 
-    def put_sixteen(self, begin: Any, offset: Any, vector: Any) -> None:
-        place = self.builder.gep(begin, [offset], source_etype=_FLOAT)
-        self.builder.store(vector, self.builder.bitcast(place, _VECTOR.as_pointer()), align=4)
+    def load(self, begin: Any, offset: Any, vector: Any = _VECTOR) -> Any:
+        return self.builder.load(self._place(begin, offset, vector), typ=vector, align=1)
+
+    def store(self, begin: Any, offset: Any, vector: Any) -> None:
+        self.builder.store(vector, self._place(begin, offset, vector.type), align=1)
 
 
 def _matrices(context: Any, builder: Any, signature: Any, args: Any, *which: int) -> list[Any]:
@@ -395,9 +400,9 @@ def four_by_four(typing_context, A, first, B, second, n_dims, out):  # type: ign
         for total in sums:
             b.store(_constant(0.0), total)
         with cgutils.for_range_slice(b, zero, args[4], line, _INT64) as (j, _):
-            values = [B.sixteen(columns[u], j) for u in range(4)]
+            values = [B.load(columns[u], j) for u in range(4)]
             for u in range(4):
-                left = A.sixteen(rows[u], j)
+                left = A.load(rows[u], j)
                 for v in range(4):
                     total = sums[4 * u + v]
                     old = b.load(total, typ=_VECTOR)
