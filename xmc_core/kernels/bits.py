@@ -42,18 +42,14 @@ def _lowest_bit(typing_context, word):  # type: ignore[no-untyped-def]
 lowest_bit: Any = _lowest_bit
 
 
-def _same_bits(source: Any, target: Any) -> Any:
-    """The bits of a number of one type as a number of the other."""
+@intrinsic
+def _float_of_bits(typing_context, bits):  # type: ignore[no-untyped-def]
+    """The float32 that a uint32 is the bits of."""
 
-    @intrinsic
-    def cast(typing_context, value):  # type: ignore[no-untyped-def]
-        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            return builder.bitcast(args[0], context.get_value_type(target))
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.bitcast(args[0], context.get_value_type(types.float32))
 
-        return target(source), codegen
-
-    return cast
+    return types.float32(types.uint32), codegen
 
 
-float_of_bits: Any = _same_bits(types.uint32, types.float32)
-bits_of_float: Any = _same_bits(types.float32, types.uint32)
+float_of_bits: Any = _float_of_bits

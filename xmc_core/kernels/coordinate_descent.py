@@ -41,6 +41,9 @@ from xmc_core.kernels.lanes import (
     LIVE,
     MARGIN,
     MIDDLE,
+    NO_UNIT,
+    ORIGIN,
+    PER_UNIT,
 )
 from xmc_core.kernels.prefetch import prefetch
 from xmc_core.kernels.search_simd import at_least
@@ -107,10 +110,10 @@ def descend(
     coefficient: Floats,  # (n, 16) y/(2c) with squared hinge, else y*c; 0: not this lane's row
     beta: Floats,  # (n, 16) out
     W: Floats,  # (n_shared, 16) out
-    V: Floats,  # (16, the width or more) scratch: weights of the dense part, see dense_lanes.py
+    V: Indices,  # (16, the width or more) scratch: weights of the dense part, see dense_lanes.py
     B: Bytes,
     C: Bytes,
-    state: Floats,  # (8, 16) scratch; state[BIAS] is the bias weight
+    state: Floats,  # (9, 16) scratch; state[BIAS] is the bias weight
     bias: np.float32,  # value of the constant feature
     tol: float,
     max_iter: int,
@@ -119,7 +122,7 @@ def descend(
 ) -> tuple[int, int]:  # epochs, row visits; lanes with state[LIVE] > 0 have not converged
     start(loss, coefficient, beta, state, n_lanes)
     W[:] = 0.0
-    V[:] = 0.0
+    V[:] = ORIGIN
     B[:] = MIDDLE
     C[:] = MIDDLE
     dense_values = dense.values  # taken out once: each time counts a reference, atomically
@@ -334,6 +337,7 @@ def descend_gram(
 @kernel
 def start(loss: int, coefficient: Floats, beta: Floats, state: Floats, n_lanes: int) -> None:
     state[:] = 0.0
+    state[PER_UNIT] = NO_UNIT
     # A lane without rows has nothing to learn and is finished from the start.
     for i in range(len(coefficient)):
         for lane in range(n_lanes):

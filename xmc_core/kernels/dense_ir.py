@@ -9,11 +9,9 @@ from numba.extending import intrinsic
 from xmc_core.kernels._compile import target_features
 from xmc_core.kernels.lanes import (
     DENSE,
-    FINE_ROUNDING,
     LANES,
     LARGEST_BYTE,
     MIDDLE,
-    ROUNDING,
     UNIT,
 )
 from xmc_core.kernels.vector_ir import (
@@ -73,10 +71,10 @@ def _four_products_in_shorts(builder: Any, weights: Any, values: Any, total: Any
 def make_lane_dots(
     n_lanes: int, fine: bool, in_fours: bool = MULTIPLIES_BYTES, spreads: bool = SPREADS_LANES
 ) -> Any:
-    """Products of a row with so many lanes' weights; see `plain_lane_dots` in dense_lanes.py."""
+    """Products of a row with so many lanes' weights; see `plain_lane_dots` in dense_lanes.py. With
+    16 these are all lanes, whichever the list names."""
     add_products = _four_products if in_fours else _four_products_in_shorts
-    # Eight sums at a time: more would not stay in registers everywhere.
-    groups = {1: [1], 4: [4], 8: [8], 12: [8, 4], 16: [8, 8]}[n_lanes]
+    at_once = min(n_lanes, 8 if fine else 16)  # sums that stay in AVX-512's registers
 
     @intrinsic
     def lane_dots(  # type: ignore[no-untyped-def]
@@ -95,44 +93,46 @@ def make_lane_dots(
             mask, (place, offset, scale, width) = args[5], args[7:11]
             x = values.begin(place)
             planes = (B, C) if fine else (B,)
-            folded = []
-            done = 0
-            for size in groups:
-                numbers = [b.sext(lanes.get(_INT64(done + u)), _INT64) for u in range(size)]
-                begins = [plane.begin(number) for number in numbers for plane in planes]
-                readers = [plane for _ in numbers for plane in planes]
+            numbers = [_INT64(u) for u in range(LANES)]
+            if n_lanes < LANES:
+                numbers = [b.sext(lanes.get(_INT64(u)), _INT64) for u in range(n_lanes)]
+            totals: list[Any] = []
+            for first in range(0, n_lanes, at_once):
+                some = numbers[first : first + at_once]
+                begins = [plane.begin(number) for number in some for plane in planes]
+                readers = [plane for _ in some for plane in planes]
                 sums = [_alloca(b, _integers(0)) for _ in begins]
                 for place_of_sum in sums:
                     b.store(_integers(0), place_of_sum)
                 step = _INT64(_LINE_SIZE)
                 with cgutils.for_range_slice(b, _INT64(0), width, step, _INT64) as (j, _):
                     line = values.load(x, j, _LINE)
+                    block = b.mul(j, _INT64(LANES))
                     for plane, begin, place_of_sum in zip(readers, begins, sums, strict=True):
                         old = b.load(place_of_sum, typ=_INTS)
-                        new = add_products(b, plane.load(begin, j, _LINE), line, old)
+                        new = add_products(b, plane.load(begin, block, _LINE), line, old)
                         b.store(new, place_of_sum)
-                totals = [b.load(place_of_sum, typ=_INTS) for place_of_sum in sums]
+                found = [b.load(place_of_sum, typ=_INTS) for place_of_sum in sums]
                 if fine:
-                    wide = [b.sitofp(total, _FLOATS) for total in totals]
+                    wide = [b.sitofp(total, _FLOATS) for total in found]
                     pairs = zip(wide[::2], wide[1::2], strict=True)
                     part = _constant(1 / 256)
-                    totals = [_multiply_add(b, low, part, high) for high, low in pairs]
-                folded.append(_folded(b, totals, b.fadd if fine else b.add))
-                done += size
-            order = [
-                LANES * g + LANES // size * u for g, size in enumerate(groups) for u in range(size)
-            ]
-            order += [0] * (LANES - len(order))  # a single one is in every lane
-            totals = _shuffle(b, folded[0], folded[-1], order)
+                    found = [_multiply_add(b, low, part, high) for high, low in pairs]
+                totals += found
+            stride = LANES // n_lanes
+            folded = _folded(b, totals, b.fadd if fine else b.add)
+            if 1 < n_lanes < LANES:
+                order = [stride * u for u in range(n_lanes)]
+                folded = _shuffle(b, folded, folded, order + [0] * (LANES - n_lanes))
             # Bytes are around 128: what that adds, the row's sum says.
             if fine:
                 middle = b.fmul(_splat(b, b.sitofp(offset, _FLOAT)), _constant(MIDDLE + 0.5))
-                products = b.fsub(totals, middle)
+                products = b.fsub(folded, middle)
             else:
                 middle = b.mul(b.trunc(offset, _INT32), _INT32(MIDDLE))
-                products = b.sitofp(b.sub(totals, _splat(b, middle)), _FLOATS)
+                products = b.sitofp(b.sub(folded, _splat(b, middle)), _FLOATS)
             products = b.fmul(products, _splat(b, scale))
-            if n_lanes > 1:
+            if 1 < n_lanes < LANES:
                 spread = _expanded if spreads else _put_one_by_one
                 products = spread(b, products, mask, lanes, n_lanes)
             products = b.fmul(products, state.row(_INT64(UNIT)))
@@ -160,51 +160,76 @@ def _put_one_by_one(builder: Any, vector: Any, mask: Any, lanes: Any, n_lanes: i
     return spread
 
 
-def make_lane_add(fine: bool) -> Any:
+def make_lane_add(fine: bool, in_pairs: bool = MULTIPLIES_BYTES) -> Any:
     """A change of one lane's weights; see `plain_lane_add` in dense_lanes.py."""
+    add_products = _products_in_pairs if in_pairs else _products
 
     @intrinsic
-    def lane_add(typing_context, is_fine, V, B, C, lane, values, place, change, inverse, width):  # type: ignore[no-untyped-def]
-        i64, f32 = types.int64, types.float32
-        signature = types.boolean(types.boolean, V, B, C, i64, values, i64, f32, f32, i64)
+    def lane_add(typing_context, is_fine, V, B, C, lane, values, place, step, width):  # type: ignore[no-untyped-def]
+        i64 = types.int64
+        signature = types.boolean(types.boolean, V, B, C, i64, values, i64, i64, i64)
 
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
             b = builder
             V, B, C, values = _matrices(context, b, signature, args, 1, 2, 3, 5)
-            weights, x = V.begin(args[4]), values.begin(args[6])
-            # Each plane of bytes, and the bit where it begins in a rounded number.
-            planes = [(B, B.begin(args[4]), 8 if fine else 0)]
+            lane, place, step, width = args[4], args[6], args[7], args[8]
+            weights, x = V.begin(lane), values.begin(place)
+            # Each plane of bytes, and the bit where it begins in a weight.
+            planes = [(B, B.begin(lane), 16)]
             if fine:
-                planes.append((C, C.begin(args[4]), 0))
-            change = _splat(b, args[7])
-            inverse = _splat(b, b.fmul(args[8], _FLOAT(256.0 if fine else 1.0)))
-            rounding = _constant(FINE_ROUNDING if fine else ROUNDING)
+                planes.append((C, C.begin(lane), 8))
             lowest = ir.Constant(_LINE, [MIDDLE - LARGEST_BYTE] * _LINE_SIZE)
-            spread = ir.Constant(_LINE, [2 * LARGEST_BYTE] * _LINE_SIZE)
-            too_far = _alloca(b, _INT64(0))
-            step = _INT64(_LINE_SIZE)
-            with cgutils.for_range_slice(b, _INT64(0), args[9], step, _INT64) as (j, _):
-                fours = b.bitcast(values.load(x, j, _LINE), _INTS)
-                rounded = []
-                for k in range(4):
-                    at = b.add(j, _INT64(k * LANES))
-                    value = b.ashr(b.shl(fours, _integers(24 - 8 * k)), _integers(24))
-                    value = b.sitofp(value, _FLOATS)
-                    weight = _multiply_add(b, change, value, V.load(weights, at))
+            farthest = _alloca(b, ir.Constant(_LINE, [0] * _LINE_SIZE))
+            line_size = _INT64(_LINE_SIZE)
+            with cgutils.for_range_slice(b, _INT64(0), width, line_size, _INT64) as (j, _):
+                places = [b.add(j, _INT64(k * LANES)) for k in range(4)]
+                old = [V.load(weights, at, _INTS) for at in places]
+                new = add_products(b, values.load(x, j, _LINE), step, old)
+                for at, weight in zip(places, new, strict=True):
                     V.store(weights, at, weight)
-                    rounded.append(b.bitcast(_multiply_add(b, weight, inverse, rounding), _INTS))
                 for plane, begin, bit in planes:
-                    line = _bytes_at(b, rounded, bit)
-                    plane.store(begin, j, line)
+                    line = _bytes_at(b, new, bit)
+                    plane.store(begin, b.mul(j, _INT64(LANES)), line)
                     if plane is B:
-                        beyond = b.icmp_unsigned(">", b.sub(line, lowest), spread)
-                        beyond = b.or_(b.load(too_far, typ=_INT64), b.bitcast(beyond, _INT64))
-                        b.store(beyond, too_far)
-            return b.icmp_unsigned("!=", b.load(too_far, typ=_INT64), _INT64(0))
+                        far = b.sub(line, lowest)
+                        most = b.load(farthest, typ=_LINE)
+                        most = b.select(b.icmp_unsigned(">", far, most), far, most)
+                        b.store(most, farthest)
+            spread = ir.Constant(_LINE, [2 * LARGEST_BYTE] * _LINE_SIZE)
+            beyond = b.icmp_unsigned(">", b.load(farthest, typ=_LINE), spread)
+            return b.icmp_unsigned("!=", b.bitcast(beyond, _INT64), _INT64(0))
 
         return signature, codegen
 
     return lane_add
+
+
+def _products_in_pairs(builder: Any, line: Any, step: Any, totals: list[Any]) -> list[Any]:
+    """totals[k][i] + step * line[4 i + k]; the step fits in 16 bits."""
+    b = builder
+    shorts = b.bitcast(line, _SHORTS)
+    eight = ir.Constant(_SHORTS, [8] * (2 * LANES))
+    # As 16-bit numbers: bytes 4 i and 4 i + 2, and 4 i + 1 and 4 i + 3. An instruction multiplies
+    # two of them and adds: one is multiplied by 0.
+    even, odd = b.ashr(b.shl(shorts, eight), eight), b.ashr(shorts, eight)
+    step = b.trunc(step, _INT32)
+    first = _splat(b, b.and_(step, _INT32(0xFFFF)))
+    second = _splat(b, b.shl(step, _INT32(16)))
+    name = "llvm.x86.avx512.vpdpwssd.512"
+    factors = [(even, first), (odd, first), (even, second), (odd, second)]
+    return [
+        _intrinsic(b, name, _INTS, [total, b.bitcast(numbers, _INTS), factor])
+        for total, (numbers, factor) in zip(totals, factors, strict=True)
+    ]
+
+
+def _products(builder: Any, line: Any, step: Any, totals: list[Any]) -> list[Any]:
+    """The same where the processor has no such instruction."""
+    b = builder
+    fours = b.bitcast(line, _INTS)
+    factor = _splat(b, b.trunc(step, _INT32))
+    numbers = [b.ashr(b.shl(fours, _integers(24 - 8 * k)), _integers(24)) for k in range(4)]
+    return [b.add(total, b.mul(x, factor)) for total, x in zip(totals, numbers, strict=True)]
 
 
 def _bytes_at(builder: Any, numbers: list[Any], bit: int) -> Any:
@@ -212,8 +237,13 @@ def _bytes_at(builder: Any, numbers: list[Any], bit: int) -> Any:
     b = builder
     line = None
     for k, number in enumerate(numbers):
-        byte = b.and_(b.lshr(number, _integers(bit)), _integers(0xFF))
-        byte = b.shl(byte, _integers(8 * k))
+        shift = bit - 8 * k
+        moved = number
+        if shift > 0:
+            moved = b.lshr(number, _integers(shift))
+        elif shift < 0:
+            moved = b.shl(number, _integers(-shift))
+        byte = b.and_(moved, _integers(0xFF << 8 * k))
         line = byte if line is None else b.or_(line, byte)
     return b.bitcast(line, _LINE)
 

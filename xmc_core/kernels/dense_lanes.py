@@ -1,10 +1,11 @@
 """The dense columns' part of a tile while it is solved: sixteen labels' weights, lane by lane.
 
-Weights are kept twice: V, float32, and B, bytes in units of the lane's own (state[UNIT]) around
-128. Margins come from B: of 384 dimensions of sixteen labels these are 6 KB, which stay in the
-nearest cache, and four products are one instruction. Where that is too coarse for the tolerance
-(`noise`), a second byte, C, says what the first one leaves, in 256ths of the unit, also around 128:
-twice the products.
+A weight is a whole number of 65536ths of its lane's unit (state[UNIT]), kept in V around ORIGIN.
+Its third byte, nearest to the weight in units and around 128, stands in B as well. Margins come
+from B: of 384 dimensions of sixteen labels these are 6 KB, which stay in the nearest cache, and
+four products are one instruction. Where that is too coarse for the tolerance (`noise`), C has the
+second byte, what the first one leaves in 256ths of the unit, also around 128: twice the products.
+The lowest byte is only there so that what one step rounds is not seen in the sum of thousands.
 
 Every 64 entries of V are in another order than those of bytes and rows: dimension 4 i + k comes
 as 16 k + i, so that bytes become numbers and numbers bytes by shifts instead of shuffles.
@@ -18,16 +19,18 @@ from typing import Any
 import numpy as np
 
 from xmc_core.kernels._compile import fast_kernel, inline_kernel, kernel
-from xmc_core.kernels.bits import bits_of_float, lowest_bit
+from xmc_core.kernels.bits import lowest_bit
 from xmc_core.kernels.dense_rows import LARGEST, DenseRows
 from xmc_core.kernels.lanes import (
     DELTA,
     DENSE,
-    FINE_ROUNDING,
     LANES,
     LARGEST_BYTE,
     MIDDLE,
-    ROUNDING,
+    NO_UNIT,
+    ORIGIN,
+    PARTS,
+    PER_UNIT,
     UNIT,
 )
 from xmc_core.kernels.simd import HAVE_VECTOR_CODE
@@ -36,14 +39,15 @@ from xmc_core.types import Bytes, Floats, Indices, SignedBytes
 FITTED_BYTE = np.float32(50.0)
 """The largest weight of a lane when its unit has just been chosen."""
 
-LARGEST_STEP = np.float32(127 - LARGEST_BYTE)
-"""In units: what a weight may change by at once, or it would leave its byte before it is fitted."""
+LARGEST_STEP = np.float32((127 - LARGEST_BYTE) / LARGEST) * PARTS
+"""A value of 127 times this is what a weight may change by at once, or it would leave its byte
+before it is fitted."""
 
 
 @fast_kernel
 def plain_lane_dots(
     fine: bool,  # whether C counts
-    B: Bytes,  # (16, more than width)
+    B: Bytes,  # (width / 64, 16, 64)
     C: Bytes,
     lanes: Indices,  # the first n_lanes in ascending order, a multiple of 4, or 1; see list_lanes
     n_lanes: int,
@@ -53,14 +57,15 @@ def plain_lane_dots(
     total: int,  # of its bytes
     scale: np.float32,  # of the row
     width: int,  # a multiple of 64
-    state: Floats,  # state[DENSE] = what the row's dense part adds to the margin of the lanes named
+    state: Floats,  # state[DENSE] = what the row's dense part adds to the margin of the lanes
+    # named; of others it may be anything, as more than eight are as dear as all
 ) -> None:
     for k in range(n_lanes):
         lane = lanes[k]
         product, rest = -MIDDLE * total, -MIDDLE * total
         for j in range(width):
-            product += int(B[lane, j]) * int(values[place, j])
-            rest += int(C[lane, j]) * int(values[place, j])
+            product += int(B[j >> 6, lane, j & 63]) * int(values[place, j])
+            rest += int(C[j >> 6, lane, j & 63]) * int(values[place, j])
         sum_ = np.float32(product)
         if fine:
             sum_ += np.float32(rest) / np.float32(256.0)
@@ -70,24 +75,23 @@ def plain_lane_dots(
 @kernel
 def plain_lane_add(
     fine: bool,
-    V: Floats,  # (16, more than width)
+    V: Indices,  # (16, more than width)
     B: Bytes,
     C: Bytes,
     lane: int,
     values: SignedBytes,
     place: int,
-    change: np.float32,
-    inverse: np.float32,  # 1 / the lane's unit
+    step: int,  # fits in 16 bits
     width: int,
 ) -> bool:
-    # Adds change * values[place] to V[lane], and the bytes with it; returns whether a byte is
+    # Adds step * values[place] to V[lane], and the bytes with it; returns whether a byte is
     # farther from 128 than it should be.
     too_far = False
     for j in range(width):
         at = place_in_V(j)
-        V[lane, at] += change * np.float32(values[place, j])
-        set_bytes(fine, V[lane, at] * inverse, B, C, lane, j)
-        too_far |= abs(int(B[lane, j]) - MIDDLE) > LARGEST_BYTE
+        V[lane, at] += step * int(values[place, j])
+        set_bytes(fine, V[lane, at], B, C, lane, j)
+        too_far |= abs(int(B[j >> 6, lane, j & 63]) - MIDDLE) > LARGEST_BYTE
     return too_far
 
 
@@ -97,32 +101,27 @@ def place_in_V(dim: int) -> int:
 
 
 @inline_kernel
-def set_bytes(fine: bool, weight: np.float32, B: Bytes, C: Bytes, lane: int, dim: int) -> None:
-    # Of a weight in units.
+def set_bytes(fine: bool, weight: int, B: Bytes, C: Bytes, lane: int, dim: int) -> None:
+    B[dim >> 6, lane, dim & 63] = (weight >> 16) & 0xFF
     if fine:
-        bits = bits_of_float(np.float32(np.float32(256.0) * weight + np.float32(FINE_ROUNDING)))
-        B[lane, dim] = np.uint8((bits >> np.uint32(8)) & np.uint32(0xFF))
-        C[lane, dim] = np.uint8(bits & np.uint32(0xFF))
-    else:
-        bits = bits_of_float(np.float32(weight + np.float32(ROUNDING)))
-        B[lane, dim] = np.uint8(bits & np.uint32(0xFF))
+        C[dim >> 6, lane, dim & 63] = (weight >> 8) & 0xFF
 
 
-vector_lane_dots: Any = (plain_lane_dots,) * 5
-vector_fine_lane_dots: Any = (plain_lane_dots,) * 5
+vector_lane_dots: Any = (plain_lane_dots,) * 4
+vector_fine_lane_dots: Any = (plain_lane_dots,) * 4
 vector_lane_add: Any = plain_lane_add
 vector_fine_lane_add: Any = plain_lane_add
 if HAVE_VECTOR_CODE:
     from xmc_core.kernels import dense_ir
 
     vector_lane_dots, vector_fine_lane_dots = (
-        tuple(dense_ir.make_lane_dots(n, fine) for n in (1, 4, 8, 12, 16)) for fine in (False, True)
+        tuple(dense_ir.make_lane_dots(n, fine) for n in (1, 4, 8, 16)) for fine in (False, True)
     )
     vector_lane_add, vector_fine_lane_add = map(dense_ir.make_lane_add, (False, True))
 
 
 def _by_number(forms: Any, fine: bool) -> Any:
-    one_lane, four_lanes, eight_lanes, twelve_lanes, sixteen_lanes = forms
+    one_lane, four_lanes, eight_lanes, all_lanes = forms
 
     @inline_kernel
     def dots(
@@ -144,14 +143,8 @@ def _by_number(forms: Any, fine: bool) -> Any:
             four_lanes(fine, B, C, lanes, n_lanes, mask, values, place, total, scale, width, state)
         elif n_lanes == 8:
             eight_lanes(fine, B, C, lanes, n_lanes, mask, values, place, total, scale, width, state)
-        elif n_lanes == 12:
-            twelve_lanes(
-                fine, B, C, lanes, n_lanes, mask, values, place, total, scale, width, state
-            )
         else:
-            sixteen_lanes(
-                fine, B, C, lanes, n_lanes, mask, values, place, total, scale, width, state
-            )
+            all_lanes(fine, B, C, lanes, n_lanes, mask, values, place, total, scale, width, state)
 
     return dots
 
@@ -188,7 +181,7 @@ def lane_dots(
 def move_lanes(
     vector: bool,
     fine: bool,
-    V: Floats,
+    V: Indices,
     B: Bytes,
     C: Bytes,
     lanes: int,  # bit mask
@@ -203,16 +196,15 @@ def move_lanes(
         lane = lowest_bit(rest)
         rest &= rest - np.uint64(1)
         change = state[DELTA, lane] * scale
-        most = abs(change) * LARGEST
-        if most > LARGEST_STEP * state[UNIT, lane]:
-            fit_bytes(fine, V, B, C, lane, most / LARGEST_STEP, width, state)
-        inverse = np.float32(1.0) / state[UNIT, lane]
+        if abs(change) * state[PER_UNIT, lane] > LARGEST_STEP:
+            fit_bytes(fine, V, B, C, lane, abs(change) * (PARTS / LARGEST_STEP), width, state)
+        step = int(np.rint(change * state[PER_UNIT, lane]))
         if not vector:
-            far = plain_lane_add(fine, V, B, C, lane, values, place, change, inverse, width)
+            far = plain_lane_add(fine, V, B, C, lane, values, place, step, width)
         elif fine:
-            far = vector_fine_lane_add(fine, V, B, C, lane, values, place, change, inverse, width)
+            far = vector_fine_lane_add(fine, V, B, C, lane, values, place, step, width)
         else:
-            far = vector_lane_add(fine, V, B, C, lane, values, place, change, inverse, width)
+            far = vector_lane_add(fine, V, B, C, lane, values, place, step, width)
         if far:
             fit_bytes(fine, V, B, C, lane, np.float32(0.0), width, state)
 
@@ -220,7 +212,7 @@ def move_lanes(
 @kernel
 def fit_bytes(
     fine: bool,
-    V: Floats,
+    V: Indices,
     B: Bytes,
     C: Bytes,
     lane: int,
@@ -229,13 +221,18 @@ def fit_bytes(
     state: Floats,
 ) -> None:
     # A new unit for the lane, not below `smallest`.
-    largest = np.float32(0.0)
+    largest = 0
     for j in range(width):
-        largest = max(largest, abs(V[lane, j]))
-    state[UNIT, lane] = max(largest / FITTED_BYTE, smallest)
-    inverse = np.float32(1.0) / state[UNIT, lane] if state[UNIT, lane] > 0.0 else np.float32(0.0)
+        largest = max(largest, abs(int(V[lane, j]) - ORIGIN))
+    old = state[UNIT, lane]
+    unit = max(np.float32(largest) / (PARTS * FITTED_BYTE) * old, smallest)
+    state[UNIT, lane] = unit
+    state[PER_UNIT, lane] = PARTS / unit if unit > 0.0 else NO_UNIT
+    factor = old / unit if unit > 0.0 else np.float32(0.0)
     for j in range(width):
-        set_bytes(fine, V[lane, place_in_V(j)] * inverse, B, C, lane, j)
+        at = place_in_V(j)
+        V[lane, at] = ORIGIN + int(np.rint(factor * np.float32(V[lane, at] - ORIGIN)))
+        set_bytes(fine, V[lane, at], B, C, lane, j)
 
 
 @kernel
@@ -250,11 +247,12 @@ def noise(state: Floats, lanes: int, largest_square: np.float32) -> np.float32:
 
 
 @kernel
-def weights_in_order(V: Floats, out: Floats) -> None:
+def weights_in_order(V: Indices, state: Floats, out: Floats) -> None:
     # (16, n_dims) out: the weights of the dimensions.
     for lane in range(LANES):
+        part = state[UNIT, lane] / PARTS
         for d in range(out.shape[1]):
-            out[lane, d] = V[lane, place_in_V(d)]
+            out[lane, d] = part * np.float32(V[lane, place_in_V(d)] - ORIGIN)
 
 
 @kernel

@@ -12,21 +12,23 @@ from xmc_core.types import Floats
 
 LANES = 16
 
-# Rows of the small (8, 16) array in which a solver keeps what it knows about each lane.
-MARGIN, DELTA, GRADIENT_MAX, GRADIENT_MIN, LIVE, BIAS, DENSE, UNIT = range(8)
-N_STATE = 8
+# Rows of the small (9, 16) array in which a solver keeps what it knows about each lane.
+MARGIN, DELTA, GRADIENT_MAX, GRADIENT_MIN, LIVE, BIAS, DENSE, UNIT, PER_UNIT = range(9)
+N_STATE = 9
 
 MIDDLE, LARGEST_BYTE = 128, 100
 """Of a dense column's weight in bytes (dense_lanes.py): that of 0, and how far from it others may
 be."""
 
-ROUNDING = 1.5 * 2.0**23 + MIDDLE
-"""Added to a number between -128 and 127, leaves the nearest integer plus 128 in the lowest byte of
-its bits: float32 of this size are a unit apart."""
+PARTS = np.float32(65536.0)
+"""Of a unit: what such a weight is counted in."""
 
-FINE_ROUNDING = 1.5 * 2.0**23 + 256 * MIDDLE + MIDDLE
-"""The same for two bytes, of which the lower one is around 128 as well: so the upper one is the
-nearest."""
+ORIGIN = (MIDDLE << 16) + (MIDDLE << 8) + 128
+"""A weight of 0 so counted. Half of a byte more than two bytes of 128, so that these are the
+nearest ones, where the lowest is left off."""
+
+NO_UNIT = np.float32(1e30)
+"""state[PER_UNIT] while a lane's weights are 0: any change of them asks for a unit."""
 
 Masks = NDArray[np.uint16]
 """Bit l of an entry stands for lane l."""

@@ -15,7 +15,7 @@ from xmc_core.kernels.coordinate_descent import (
     dual_objective,
 )
 from xmc_core.kernels.dense_lanes import weights_in_order, weights_of_rows
-from xmc_core.kernels.dense_rows import DenseRows
+from xmc_core.kernels.dense_rows import DIMS_AT_ONCE, DenseRows
 from xmc_core.kernels.gram import gram_matrix, prefers_gram
 from xmc_core.kernels.lanes import BIAS, LANES, LIVE, N_STATE, Masks, empty_lines
 from xmc_core.kernels.local_rows import ONE, by_feature, gather_rows
@@ -180,11 +180,12 @@ def train_parent(
     n_dims = dense.n_dims
     W = empty_lines(n_shared)
     dense_W = empty_lines(n_dims if max_weights > 0 else 0)
-    # A line more than a row is long: rows of 4,096 bytes would all fall on the same cache sets.
     width = dense.values.shape[1] if n_dims > 0 else 0
-    V = empty_lines(width + LANES).reshape(LANES, width + LANES)
-    B = empty_lines(width // 4 + LANES).view(np.uint8).reshape(LANES, width + 4 * LANES)
-    C = empty_lines(width // 4 + LANES).view(np.uint8).reshape(LANES, width + 4 * LANES)
+    # A line more than a row is long: rows of 4,096 bytes would all fall on the same cache sets.
+    V = empty_lines(width + LANES).view(np.int32).reshape(LANES, width + LANES)
+    n_blocks = width // DIMS_AT_ONCE
+    B = empty_lines(width // 4).view(np.uint8).reshape(n_blocks, LANES, DIMS_AT_ONCE)
+    C = empty_lines(width // 4).view(np.uint8).reshape(n_blocks, LANES, DIMS_AT_ONCE)
     dense_tile = np.zeros((LANES, n_dims), np.float32)
     coefficient = empty_lines(n)
     beta = empty_lines(n)
@@ -279,7 +280,7 @@ def train_parent(
         if use_gram:
             weights_of_rows(dense, own_rows, beta, dense_tile)
         else:
-            weights_in_order(V, dense_tile)
+            weights_in_order(V, state, dense_tile)
         for d in range(len(dense_W)):
             for lane in range(LANES):
                 dense_W[d, lane] = dense_tile[lane, d]

@@ -118,7 +118,7 @@ def plain_weighted_squares(
 @fast_kernel
 def plain_step(
     hinge: bool,
-    state: Floats,  # (8, 16)
+    state: Floats,  # (9, 16)
     coefficient: Floats,  # (rows, 16) y/(2c), or y*c with hinge; 0: the lane does not see the row
     beta: Floats,  # (rows, 16) y * alpha
     row: int,
