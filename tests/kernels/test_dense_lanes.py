@@ -79,7 +79,7 @@ def test_processors_without_products_of_bytes_say_the_same(chosen, fine):
 
     lanes = np.zeros(LANES + 3, np.int32)
     count = list_lanes(as_bits(chosen), lanes)
-    one_by_one = dense_ir.make_lane_dots(count, fine, in_fours=False, spreads=False)
+    one_by_one = dense_ir.make_lane_dots(in_fours=False, spreads=False)
 
     @njit
     def products(B, C, lanes, count, mask, values, total, scale, state):
@@ -150,7 +150,7 @@ def test_all_forms_of_an_update_give_the_same_bytes(fine, in_pairs):
     rng = np.random.default_rng(6)
     V = ORIGIN + rng.integers(-far, far, (LANES, 192 + LANES)).astype(np.int32)
     found = []
-    for form in (dense_lanes.plain_lane_add, dense_ir.make_lane_add(fine, in_pairs)):
+    for form in (dense_lanes.plain_lane_add, dense_ir.make_lane_add(in_pairs)):
 
         @njit
         def add(V, B, C, step, form=form):

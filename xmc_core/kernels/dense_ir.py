@@ -44,6 +44,9 @@ Zen 4)."""
 SPREADS_LANES = "avx512f" in target_features()
 """Whether a vector's first elements are put into given lanes by one instruction (AVX-512)."""
 
+FORMS = (1, 4, 8, LANES)
+"""For so many lanes there are products; more than 8 are as dear as all."""
+
 _alloca: Any = cgutils.alloca_once_value
 
 
@@ -68,17 +71,14 @@ def _four_products_in_shorts(builder: Any, weights: Any, values: Any, total: Any
     return total
 
 
-def make_lane_dots(
-    n_lanes: int, fine: bool, in_fours: bool = MULTIPLIES_BYTES, spreads: bool = SPREADS_LANES
-) -> Any:
-    """Products of a row with so many lanes' weights; see `plain_lane_dots` in dense_lanes.py. With
-    16 these are all lanes, whichever the list names."""
+def make_lane_dots(in_fours: bool = MULTIPLIES_BYTES, spreads: bool = SPREADS_LANES) -> Any:
+    """Products of a row with some lanes' weights; see `plain_lane_dots` in dense_lanes.py."""
     add_products = _four_products if in_fours else _four_products_in_shorts
-    at_once = min(n_lanes, 8 if fine else 16)  # sums that stay in AVX-512's registers
+    spread = _expanded if spreads else _put_one_by_one
 
     @intrinsic
     def lane_dots(  # type: ignore[no-untyped-def]
-        typing_context, is_fine, B, C, lanes, count, mask, values, place, total, scale, width, state
+        typing_context, fine, B, C, lanes, count, mask, values, place, total, scale, width, state
     ):
         i64 = types.int64
         signature = types.void(
@@ -90,53 +90,69 @@ def make_lane_dots(
             B, C, values = _matrices(context, b, signature, args, 1, 2, 6)
             lanes = _Array(context, b, signature.args[3], args[3])
             state = _Array(context, b, signature.args[11], args[11])
-            mask, (place, offset, scale, width) = args[5], args[7:11]
+            fine, count, mask = args[0], args[4], args[5]
+            place, offset, scale, width = args[7:11]
             x = values.begin(place)
-            planes = (B, C) if fine else (B,)
-            numbers = [_INT64(u) for u in range(LANES)]
-            if n_lanes < LANES:
-                numbers = [b.sext(lanes.get(_INT64(u)), _INT64) for u in range(n_lanes)]
-            totals: list[Any] = []
-            for first in range(0, n_lanes, at_once):
-                some = numbers[first : first + at_once]
-                begins = [plane.begin(number) for number in some for plane in planes]
-                readers = [plane for _ in some for plane in planes]
-                sums = [_alloca(b, _integers(0)) for _ in begins]
-                for place_of_sum in sums:
-                    b.store(_integers(0), place_of_sum)
+
+            def sums(numbers: list[Any], planes: tuple[Any, ...]) -> list[Any]:
+                begins = [plane.begin(number) for number in numbers for plane in planes]
+                readers = [plane for _ in numbers for plane in planes]
+                places = [_alloca(b, _integers(0)) for _ in begins]
                 step = _INT64(_LINE_SIZE)
                 with cgutils.for_range_slice(b, _INT64(0), width, step, _INT64) as (j, _):
                     line = values.load(x, j, _LINE)
                     block = b.mul(j, _INT64(LANES))
-                    for plane, begin, place_of_sum in zip(readers, begins, sums, strict=True):
+                    for plane, begin, place_of_sum in zip(readers, begins, places, strict=True):
                         old = b.load(place_of_sum, typ=_INTS)
                         new = add_products(b, plane.load(begin, block, _LINE), line, old)
                         b.store(new, place_of_sum)
-                found = [b.load(place_of_sum, typ=_INTS) for place_of_sum in sums]
-                if fine:
+                return [b.load(place_of_sum, typ=_INTS) for place_of_sum in places]
+
+            # Bytes are around 128: what that adds to a product, the row's sum says.
+
+            def coarse_products(numbers: list[Any]) -> Any:
+                folded = _folded(b, sums(numbers, (B,)), b.add)
+                middle = _splat(b, b.mul(b.trunc(offset, _INT32), _INT32(MIDDLE)))
+                return b.sitofp(b.sub(folded, middle), _FLOATS)
+
+            def fine_products(numbers: list[Any]) -> Any:
+                totals = []
+                for first in range(0, len(numbers), 8):  # 16 sums stay in AVX-512's registers
+                    found = sums(numbers[first : first + 8], (B, C))
                     wide = [b.sitofp(total, _FLOATS) for total in found]
-                    pairs = zip(wide[::2], wide[1::2], strict=True)
                     part = _constant(1 / 256)
-                    found = [_multiply_add(b, low, part, high) for high, low in pairs]
-                totals += found
-            stride = LANES // n_lanes
-            folded = _folded(b, totals, b.fadd if fine else b.add)
-            if 1 < n_lanes < LANES:
-                order = [stride * u for u in range(n_lanes)]
-                folded = _shuffle(b, folded, folded, order + [0] * (LANES - n_lanes))
-            # Bytes are around 128: what that adds, the row's sum says.
-            if fine:
+                    pairs = zip(wide[::2], wide[1::2], strict=True)
+                    totals += [_multiply_add(b, low, part, high) for high, low in pairs]
                 middle = b.fmul(_splat(b, b.sitofp(offset, _FLOAT)), _constant(MIDDLE + 0.5))
-                products = b.fsub(folded, middle)
-            else:
-                middle = b.mul(b.trunc(offset, _INT32), _INT32(MIDDLE))
-                products = b.sitofp(b.sub(folded, _splat(b, middle)), _FLOATS)
-            products = b.fmul(products, _splat(b, scale))
-            if 1 < n_lanes < LANES:
-                spread = _expanded if spreads else _put_one_by_one
-                products = spread(b, products, mask, lanes, n_lanes)
-            products = b.fmul(products, state.row(_INT64(UNIT)))
-            state.set_row(_INT64(DENSE), products)
+                return b.fsub(_folded(b, totals, b.fadd), middle)
+
+            def one_form(products_of: Any, n_lanes: int) -> None:
+                if n_lanes < LANES:
+                    numbers = [b.sext(lanes.get(_INT64(u)), _INT64) for u in range(n_lanes)]
+                else:
+                    numbers = [_INT64(u) for u in range(LANES)]
+                products = b.fmul(products_of(numbers), _splat(b, scale))
+                if 1 < n_lanes < LANES:  # a single one is in every lane
+                    order = [LANES // n_lanes * u for u in range(n_lanes)]
+                    products = _shuffle(b, products, products, order + [0] * (LANES - n_lanes))
+                    products = spread(b, products, mask, lanes, n_lanes)
+                state.set_row(_INT64(DENSE), b.fmul(products, state.row(_INT64(UNIT))))
+
+            def by_number(products_of: Any, n_lanes: int, *larger: int) -> None:
+                if not larger:
+                    one_form(products_of, n_lanes)
+                    return
+                with b.if_else(b.icmp_signed("==", count, _INT64(n_lanes))) as (these, more):
+                    with these:
+                        one_form(products_of, n_lanes)
+                    with more:
+                        by_number(products_of, *larger)
+
+            with b.if_else(fine) as (two_bytes, one_byte):
+                with two_bytes:
+                    by_number(fine_products, *FORMS)
+                with one_byte:
+                    by_number(coarse_products, *FORMS)
             return context.get_dummy_value()
 
         return signature, codegen
@@ -160,41 +176,45 @@ def _put_one_by_one(builder: Any, vector: Any, mask: Any, lanes: Any, n_lanes: i
     return spread
 
 
-def make_lane_add(fine: bool, in_pairs: bool = MULTIPLIES_BYTES) -> Any:
+def make_lane_add(in_pairs: bool = MULTIPLIES_BYTES) -> Any:
     """A change of one lane's weights; see `plain_lane_add` in dense_lanes.py."""
     add_products = _products_in_pairs if in_pairs else _products
 
     @intrinsic
-    def lane_add(typing_context, is_fine, V, B, C, lane, values, place, step, width):  # type: ignore[no-untyped-def]
+    def lane_add(typing_context, fine, V, B, C, lane, values, place, step, width):  # type: ignore[no-untyped-def]
         i64 = types.int64
         signature = types.boolean(types.boolean, V, B, C, i64, values, i64, i64, i64)
 
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
             b = builder
             V, B, C, values = _matrices(context, b, signature, args, 1, 2, 3, 5)
-            lane, place, step, width = args[4], args[6], args[7], args[8]
+            fine, lane, place, step, width = args[0], args[4], args[6], args[7], args[8]
             weights, x = V.begin(lane), values.begin(place)
-            # Each plane of bytes, and the bit where it begins in a weight.
-            planes = [(B, B.begin(lane), 16)]
-            if fine:
-                planes.append((C, C.begin(lane), 8))
             lowest = ir.Constant(_LINE, [MIDDLE - LARGEST_BYTE] * _LINE_SIZE)
             farthest = _alloca(b, ir.Constant(_LINE, [0] * _LINE_SIZE))
-            line_size = _INT64(_LINE_SIZE)
-            with cgutils.for_range_slice(b, _INT64(0), width, line_size, _INT64) as (j, _):
-                places = [b.add(j, _INT64(k * LANES)) for k in range(4)]
-                old = [V.load(weights, at, _INTS) for at in places]
-                new = add_products(b, values.load(x, j, _LINE), step, old)
-                for at, weight in zip(places, new, strict=True):
-                    V.store(weights, at, weight)
-                for plane, begin, bit in planes:
-                    line = _bytes_at(b, new, bit)
-                    plane.store(begin, b.mul(j, _INT64(LANES)), line)
-                    if plane is B:
-                        far = b.sub(line, lowest)
-                        most = b.load(farthest, typ=_LINE)
-                        most = b.select(b.icmp_unsigned(">", far, most), far, most)
-                        b.store(most, farthest)
+
+            def add_to(*planes: tuple[Any, int]) -> None:
+                # Each plane of bytes, and the bit where it begins in a weight.
+                line_size = _INT64(_LINE_SIZE)
+                begins = [plane.begin(lane) for plane, _ in planes]
+                with cgutils.for_range_slice(b, _INT64(0), width, line_size, _INT64) as (j, _):
+                    places = [b.add(j, _INT64(k * LANES)) for k in range(4)]
+                    old = [V.load(weights, at, _INTS) for at in places]
+                    new = add_products(b, values.load(x, j, _LINE), step, old)
+                    for at, weight in zip(places, new, strict=True):
+                        V.store(weights, at, weight)
+                    lines = [_bytes_at(b, new, bit) for _, bit in planes]
+                    for (plane, _), begin, line in zip(planes, begins, lines, strict=True):
+                        plane.store(begin, b.mul(j, _INT64(LANES)), line)
+                    far = b.sub(lines[0], lowest)
+                    most = b.load(farthest, typ=_LINE)
+                    b.store(b.select(b.icmp_unsigned(">", far, most), far, most), farthest)
+
+            with b.if_else(fine) as (two_bytes, one_byte):
+                with two_bytes:
+                    add_to((B, 16), (C, 8))
+                with one_byte:
+                    add_to((B, 16))
             spread = ir.Constant(_LINE, [2 * LARGEST_BYTE] * _LINE_SIZE)
             beyond = b.icmp_unsigned(">", b.load(farthest, typ=_LINE), spread)
             return b.icmp_unsigned("!=", b.bitcast(beyond, _INT64), _INT64(0))

@@ -107,50 +107,12 @@ def set_bytes(fine: bool, weight: int, B: Bytes, C: Bytes, lane: int, dim: int) 
         C[dim >> 6, lane, dim & 63] = (weight >> 8) & 0xFF
 
 
-vector_lane_dots: Any = (plain_lane_dots,) * 4
-vector_fine_lane_dots: Any = (plain_lane_dots,) * 4
+vector_lane_dots: Any = plain_lane_dots
 vector_lane_add: Any = plain_lane_add
-vector_fine_lane_add: Any = plain_lane_add
 if HAVE_VECTOR_CODE:
     from xmc_core.kernels import dense_ir
 
-    vector_lane_dots, vector_fine_lane_dots = (
-        tuple(dense_ir.make_lane_dots(n, fine) for n in (1, 4, 8, 16)) for fine in (False, True)
-    )
-    vector_lane_add, vector_fine_lane_add = map(dense_ir.make_lane_add, (False, True))
-
-
-def _by_number(forms: Any, fine: bool) -> Any:
-    one_lane, four_lanes, eight_lanes, all_lanes = forms
-
-    @inline_kernel
-    def dots(
-        B: Bytes,
-        C: Bytes,
-        lanes: Indices,
-        n_lanes: int,
-        mask: int,
-        values: SignedBytes,
-        place: int,
-        total: int,
-        scale: np.float32,
-        width: int,
-        state: Floats,
-    ) -> None:
-        if n_lanes == 1:
-            one_lane(fine, B, C, lanes, n_lanes, mask, values, place, total, scale, width, state)
-        elif n_lanes == 4:
-            four_lanes(fine, B, C, lanes, n_lanes, mask, values, place, total, scale, width, state)
-        elif n_lanes == 8:
-            eight_lanes(fine, B, C, lanes, n_lanes, mask, values, place, total, scale, width, state)
-        else:
-            all_lanes(fine, B, C, lanes, n_lanes, mask, values, place, total, scale, width, state)
-
-    return dots
-
-
-_lane_dots = _by_number(vector_lane_dots, False)
-_fine_lane_dots = _by_number(vector_fine_lane_dots, True)
+    vector_lane_dots, vector_lane_add = dense_ir.make_lane_dots(), dense_ir.make_lane_add()
 
 
 @inline_kernel
@@ -169,12 +131,12 @@ def lane_dots(
     width: int,
     state: Floats,
 ) -> None:
-    if not vector:
-        plain_lane_dots(fine, B, C, lanes, n_lanes, mask, values, place, total, scale, width, state)
-    elif fine:
-        _fine_lane_dots(B, C, lanes, n_lanes, mask, values, place, total, scale, width, state)
+    if vector:
+        vector_lane_dots(
+            fine, B, C, lanes, n_lanes, mask, values, place, total, scale, width, state
+        )
     else:
-        _lane_dots(B, C, lanes, n_lanes, mask, values, place, total, scale, width, state)
+        plain_lane_dots(fine, B, C, lanes, n_lanes, mask, values, place, total, scale, width, state)
 
 
 @inline_kernel
@@ -199,12 +161,10 @@ def move_lanes(
         if abs(change) * state[PER_UNIT, lane] > LARGEST_STEP:
             fit_bytes(fine, V, B, C, lane, abs(change) * (PARTS / LARGEST_STEP), width, state)
         step = int(np.rint(change * state[PER_UNIT, lane]))
-        if not vector:
-            far = plain_lane_add(fine, V, B, C, lane, values, place, step, width)
-        elif fine:
-            far = vector_fine_lane_add(fine, V, B, C, lane, values, place, step, width)
-        else:
+        if vector:
             far = vector_lane_add(fine, V, B, C, lane, values, place, step, width)
+        else:
+            far = plain_lane_add(fine, V, B, C, lane, values, place, step, width)
         if far:
             fit_bytes(fine, V, B, C, lane, np.float32(0.0), width, state)
 
