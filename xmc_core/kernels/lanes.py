@@ -27,7 +27,7 @@ ORIGIN = (MIDDLE << 16) + (MIDDLE << 8) + 128
 """A weight of 0 so counted. Half of a byte more than two bytes of 128, so that these are the
 nearest ones, where the lowest is left off."""
 
-NO_UNIT = np.float32(1e30)
+NO_UNIT = np.float32(1e25)
 """state[PER_UNIT] while a lane's weights are 0: any change of them asks for a unit."""
 
 Masks = NDArray[np.uint16]
