@@ -180,7 +180,8 @@ def fit_bytes(
     width: int,
     state: Floats,
 ) -> None:
-    # A new unit for the lane, not below `smallest`.
+    # A new unit for the lane, not below `smallest`. No second way out: with one, numba has callers
+    # count a reference at each of their updates (95 ns instead of 14).
     largest = 0
     for j in range(width):
         largest = max(largest, abs(int(V[lane, j]) - ORIGIN))

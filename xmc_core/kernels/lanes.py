@@ -24,8 +24,8 @@ PARTS = np.float32(65536.0)
 """Of a unit: what such a weight is counted in."""
 
 ORIGIN = (MIDDLE << 16) + (MIDDLE << 8) + 128
-"""A weight of 0 so counted. Half of a byte more than two bytes of 128, so that these are the
-nearest ones, where the lowest is left off."""
+"""A weight of 0 so counted: two bytes of 128, and half of one more, so that they are the nearest
+ones though the lowest byte is left off."""
 
 NO_UNIT = np.float32(1e25)
 """state[PER_UNIT] while a lane's weights are 0: any change of them asks for a unit."""
