@@ -192,7 +192,8 @@ class TreeConfig:
     """Rounds of balanced k-means at each split; it stops earlier when no label moves."""
 
     max_features: int = 256
-    """Strongest features kept of each label's centroid while splitting; 0 keeps all."""
+    """Strongest features kept of each label's centroid while splitting; 0 keeps all. An embedding's
+    stay besides."""
 
     label_features: str = "pifa"
     """What labels are alike by. pifa: the sum of their training rows; text: the words of their

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -6,6 +8,7 @@ from scipy.sparse import csr_array, random_array
 from tests.reference import features as reference
 from tests.shared_data import shared_labels, shared_texts
 from xmc_core.config import TfidfConfig, TreeConfig
+from xmc_core.data.rows import Rows
 from xmc_core.errors import DataError
 from xmc_core.features.label_features import label_centroids
 from xmc_core.features.tfidf import fit_tfidf
@@ -39,6 +42,35 @@ def test_large_and_small_nodes_agree_with_the_reference():
     order, bounds = cluster_rows(Z, 3, max_iter=6, seed=4)
     expected = reference.clusters(Z.toarray().astype(float), 3, 4, 6)
     assert [part.tolist() for part in np.split(order, bounds[1:-1])] == expected
+
+
+def beside_an_embedding(Z: SparseRows, n_dims: int = 40) -> SparseRows:
+    """Rows and as many dense columns, which bytes hold exactly; unit length in all."""
+    values = np.random.default_rng(8).integers(-127, 128, (Z.shape[0], n_dims))
+    values[:, 0] = 127
+    values[:, 3] = 0  # stored all the same
+    joined = np.hstack([Z.toarray().astype(float), values / 1000])
+    stored = np.hstack([Z.toarray() != 0, np.ones_like(values, bool)])
+    unit = reference.unit_rows(joined).astype(np.float32)
+    pointer = np.concatenate([[0], stored.sum(axis=1).cumsum()])
+    return csr_array((unit[stored], np.nonzero(stored)[1], pointer), shape=unit.shape)
+
+
+@pytest.mark.parametrize("n_rows", [150, SUBTREE_ROWS + 200])
+def test_dense_columns_lie_apart_and_clusters_agree_with_the_reference(n_rows):
+    Z = beside_an_embedding(unit_rows(n_rows, 60, 3))
+    parted = Rows.of(Z)
+    assert parted.dense.n_dims == 40
+    order, bounds = cluster_rows(parted.left, 3, dense=parted.dense, max_iter=6, seed=4)
+    expected = reference.clusters(Z.toarray().astype(float), 3, 4, 6)
+    assert [part.tolist() for part in np.split(order, bounds[1:-1])] == expected
+
+
+def test_dense_columns_are_not_pruned():
+    Z = beside_an_embedding(unit_rows(300, 60, 3))
+    config = TreeConfig(max_leaf_size=40, max_iter=6, max_features=100)
+    grown = build_label_tree(Z, config).slot_labels
+    assert_array_equal(build_label_tree(Z, replace(config, max_features=5)).slot_labels, grown)
 
 
 def test_is_identical_on_one_thread_and_on_many():

@@ -19,7 +19,8 @@ from xmc_core.kernels.dense_rows import (
 from xmc_core.types import Floats, Indices, Pointers, SignedBytes, SparseRows
 
 FILLED = 0.8
-"""A column that so many of the rows fill is dense."""
+"""A column that so many of the rows fill is dense, and so is one in 32 between such columns: a
+dimension so faint that bytes silence it is missing in sums of rows."""
 
 FEWEST_DIMS, MOST_DIMS = 32, 8192
 """With fewer the dense part is not worth its while; more are not looked for."""
@@ -48,6 +49,11 @@ class Rows:
     def shape(self) -> tuple[int, int]:
         return len(self.indptr) - 1, self.n_features
 
+    @property
+    def left(self) -> SparseRows:
+        """X without its dense columns."""
+        return csr_array((self.values, self.indices, self.indptr), shape=self.shape)
+
     @classmethod
     def of(cls, X: SparseRows) -> "Rows":
         """The last columns of X are its dense part if there are at least 32 of them that four in
@@ -62,10 +68,10 @@ class Rows:
         values = read_only(X.data, np.float32)
         first, left = _first_dense(indices, *X.shape)
         if first == X.shape[1]:
-            return cls(indptr, indices, values, _none(X.shape[1]), X.shape[1])
+            return cls(indptr, indices, values, no_dense_rows(X.shape[1]), X.shape[1])
         dense = _dense_rows(indptr, indices, values, first, X.shape[1] - first)
         if dense is None:
-            return cls(indptr, indices, values, _none(X.shape[1]), X.shape[1])
+            return cls(indptr, indices, values, no_dense_rows(X.shape[1]), X.shape[1])
         left_pointer = np.empty(len(indptr), np.int64)
         left_indices, left_values = np.empty(left, np.int32), np.empty(left, np.float32)
         split_columns(indptr, indices, values, first, left_pointer, left_indices, left_values)
@@ -81,9 +87,10 @@ def _first_dense(indices: Indices, n_samples: int, n_features: int) -> tuple[int
     first = max(0, n_features - MOST_DIMS)
     counts = np.zeros(n_features - first, np.int64)
     count_columns(indices, first, counts)
-    sparse = np.flatnonzero(counts < max(1, FILLED * n_samples))
-    if len(sparse):
-        first += int(sparse[-1]) + 1
+    filled = counts >= max(1, FILLED * n_samples)
+    gaps = np.cumsum(~filled[::-1])[::-1]
+    begins = np.flatnonzero(filled & (FEWEST_DIMS * gaps <= np.arange(len(gaps), 0, -1)))
+    first += int(begins[0]) if len(begins) else len(gaps)
     if n_features - first < FEWEST_DIMS:
         return n_features, len(indices)
     return first, len(indices) - int(counts[-(n_features - first) :].sum())
@@ -118,7 +125,8 @@ def _whole_lines(n_samples: int, width: int) -> SignedBytes:
     return memory[skipped : skipped + n_samples * width].reshape(n_samples, width)
 
 
-def _none(n_features: int) -> DenseRows:
+def no_dense_rows(n_features: int) -> DenseRows:
+    """What stands for the dense part of rows that have none."""
     floats = np.zeros(0, np.float32)
     nothing = np.zeros((0, DIMS_AT_ONCE), np.int8)
     return _frozen(DenseRows(nothing, np.zeros(0, np.int32), floats, floats, n_features, 0))

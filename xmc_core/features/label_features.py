@@ -110,7 +110,8 @@ def label_centroids(
     X : (n_samples, n_features)
     max_features : count
         Only this many features of largest absolute value are kept of a label, equal ones by the
-        smaller number, and scaled to unit length again; 0 keeps all. The full sums are never held
+        smaller number, and scaled to unit length again; 0 keeps all. Columns that nearly every
+        sample fills, such as an embedding's, stay whole besides. The full sums are never held
         for more than one label per thread: with 3 million labels they would take 10 GB.
 
     Returns
@@ -145,7 +146,7 @@ def label_centroids(
     lengths = np.diff(rows.indptr)
     entries = np.concatenate([[0], np.cumsum(lengths[samples])])[label_pointer]
     has_rows = np.diff(label_pointer) > 0
-    bound = np.minimum(np.diff(entries) + n_dims * has_rows, most)  # entries a label can have
+    bound = np.minimum(np.diff(entries), most) + n_dims * has_rows  # entries a label can have
     # An entry of the dense part takes an eighth of the time of one that has to be looked up.
     work = entries + label_pointer * n_dims // 8
 

@@ -22,7 +22,7 @@ def centroids_into(
     dense: DenseRows,
     first: int,  # labels first : last are this call's
     last: int,
-    max_features: int,  # how many of a label's features are kept; n_features keeps all
+    max_features: int,  # how many of a label's features are kept besides the dense ones
     totals: Doubles,  # (n_features,) scratch, inf everywhere before and after
     out_pointer: Pointers,  # (last - first + 1,) out
     out_indices: Indices,  # out: ascending within a label
@@ -57,12 +57,6 @@ def centroids_into(
             if dense.n_dims > 0:
                 spread(dense, sample, x)
                 add_to(dense_total, weight, x)
-        if label_pointer[label + 1] > label_pointer[label]:
-            for d in range(dense.n_dims):
-                totals[dense.first + d] = dense_total[d]
-                features[n] = dense.first + d
-                n += 1
-
         kept = min(n, max_features)
         if kept < n:
             for i in range(n):
@@ -73,12 +67,8 @@ def centroids_into(
         start = k
         squares = 0.0
         if kept * DENSE_SHARE < n_features:
-            m = 0
+            features[:kept].sort()
             for i in range(kept):
-                features[m] = features[i]
-                m += features[i] < dense.first
-            features[:m].sort()
-            for i in range(m):
                 total = totals[features[i]]
                 totals[features[i]] = unseen
                 if total != 0.0:
@@ -86,16 +76,8 @@ def centroids_into(
                     out_indices[k] = features[i]
                     out_values[k] = total
                     k += 1
-            for feature in range(dense.first, dense.first + dense.n_dims):
-                total = totals[feature]
-                totals[feature] = unseen
-                if total != unseen and total != 0.0:
-                    squares += total * total
-                    out_indices[k] = feature
-                    out_values[k] = total
-                    k += 1
         else:
-            for feature in range(n_features):
+            for feature in range(dense.first):
                 total = totals[feature]
                 totals[feature] = unseen
                 if total != unseen and total != 0.0:
@@ -103,6 +85,12 @@ def centroids_into(
                     out_indices[k] = feature
                     out_values[k] = total
                     k += 1
+        for d in range(dense.n_dims):
+            if dense_total[d] != 0.0:
+                squares += dense_total[d] * dense_total[d]
+                out_indices[k] = dense.first + d
+                out_values[k] = dense_total[d]
+                k += 1
         scale = 1.0 / np.sqrt(squares) if squares > 0.0 else 0.0
         for i in range(start, k):
             out_values[i] *= scale

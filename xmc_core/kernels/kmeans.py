@@ -3,14 +3,17 @@
 A node's rows are first renumbered to the features that at least two of them share: those fit the
 cache where all features do not. A feature that a single row has (in small nodes more than half of
 all entries) matters to that row alone, so its squares are summed up in the row's `own` mass.
+
+Columns that nearly every row fills (dense_rows.py) lie apart and are not copied.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xmc_core.kernels._compile import fast_kernel, inline_kernel, kernel
+from xmc_core.kernels.dense_rows import DenseRows
 from xmc_core.kernels.selection import Keys, largest_first
-from xmc_core.types import Floats, Indices, Pointers
+from xmc_core.types import Floats, Indices, Pointers, SignedBytes
 
 SIGN = np.uint32(0x80000000)
 SCORE_BITS = np.uint64(32)
@@ -105,10 +108,29 @@ def _add_row(
 
 
 @fast_kernel
-def _length(total: Floats, own: Floats, right: NDArray[np.bool_], side: bool) -> float:
+def _dense_product(values: SignedBytes, row: int, scale: np.float32, centre: Floats) -> np.float32:
+    total = np.float32(0)
+    for d in range(centre.shape[0]):
+        total += centre[d] * np.float32(values[row, d])
+    return scale * total
+
+
+@fast_kernel
+def _add_dense(values: SignedBytes, row: int, scale: float, total: Floats) -> None:
+    factor = np.float32(scale)
+    for d in range(total.shape[0]):
+        total[d] += factor * np.float32(values[row, d])
+
+
+@fast_kernel
+def _length(
+    total: Floats, dense_total: Floats, own: Floats, right: NDArray[np.bool_], side: bool
+) -> float:
     squares = 0.0
     for j in range(total.shape[0]):
         squares += np.float64(total[j]) * np.float64(total[j])
+    for d in range(dense_total.shape[0]):
+        squares += np.float64(dense_total[d]) * np.float64(dense_total[d])
     for i in range(own.shape[0]):
         if right[i] == side:
             squares += own[i]
@@ -121,6 +143,8 @@ def halve(
     indices: Indices,
     values: Floats,
     own: Floats,  # (n,)
+    dense: DenseRows,
+    names: Indices,  # (n,) which of its rows each is
     n_features: int,
     first: int,  # the row that starts as the right centre
     step: int,  # 0 .. n - 2: the left one is first + 1 + step, or the next that differs
@@ -137,23 +161,37 @@ def halve(
     centre = np.zeros(n_features, np.float32)
     left_total = np.zeros(n_features, np.float32)
     right_total = np.zeros(n_features, np.float32)
+    bytes_, scales, n_dims = dense.values, dense.scales, dense.n_dims
+    dense_centre = np.zeros(n_dims, np.float32)
+    dense_left = np.zeros(n_dims, np.float32)
+    dense_right = np.zeros(n_dims, np.float32)
     scores = np.empty(n, np.float32)
     patterns = scores.view(np.uint32)
     keys: Keys = np.empty(n, np.uint64)
     ordered: Keys = np.empty(n, np.uint64)
 
     _add_row(pointer, indices, values, first, 1.0, centre)
+    if n_dims > 0:
+        _add_dense(bytes_, names[first], scales[names[first]], dense_centre)
     # Labels of a single document have equal rows; two of them would tell nothing apart.
     second = first
     for i in range(n - 1):
         second = (first + 1 + (step + i) % (n - 1)) % n
-        if _product(pointer, indices, values, second, centre) < EQUAL:
+        product = _product(pointer, indices, values, second, centre)
+        if n_dims > 0:
+            product += _dense_product(bytes_, names[second], scales[names[second]], dense_centre)
+        if product < EQUAL:
             break
     _add_row(pointer, indices, values, second, -1.0, centre)
+    if n_dims > 0:
+        _add_dense(bytes_, names[second], -scales[names[second]], dense_centre)
     left_scale = right_scale = np.float32(0)
     for iteration in range(max_iter):
         for i in range(n):
             scores[i] = _product(pointer, indices, values, i, centre)
+        if n_dims > 0:
+            for i in range(n):
+                scores[i] += _dense_product(bytes_, names[i], scales[names[i]], dense_centre)
         if iteration == 0:
             scores[first] += own[first]
             scores[second] -= own[second]
@@ -184,17 +222,24 @@ def halve(
                     pointer, indices, values, i, -1.0, left_total if goes_right else right_total
                 )
             _add_row(pointer, indices, values, i, 1.0, right_total if goes_right else left_total)
+            if n_dims > 0:
+                scale = scales[names[i]]
+                if iteration > 0:
+                    _add_dense(bytes_, names[i], -scale, dense_left if goes_right else dense_right)
+                _add_dense(bytes_, names[i], scale, dense_right if goes_right else dense_left)
             right[i] = goes_right
             moved += 1
         if moved * SETTLED <= n:
             return iteration + 1
 
-        length = _length(right_total, own, right, True)
+        length = _length(right_total, dense_right, own, right, True)
         right_scale = np.float32(1.0 / length if length > 0.0 else 0.0)
-        length = _length(left_total, own, right, False)
+        length = _length(left_total, dense_left, own, right, False)
         left_scale = np.float32(1.0 / length if length > 0.0 else 0.0)
         for j in range(n_features):
             centre[j] = right_total[j] * right_scale - left_total[j] * left_scale
+        for d in range(n_dims):
+            dense_centre[d] = dense_right[d] * right_scale - dense_left[d] * left_scale
     return max_iter
 
 
@@ -204,6 +249,8 @@ def split_node(
     indices: Indices,
     values: Floats,
     own: Floats,  # (n_rows,)
+    dense: DenseRows,
+    names: Indices,  # (n_rows,) which of its rows each is
     rows: Indices,  # (n,) ascending; out: the left half, then the right half, each ascending
     seed: int,
     node: int,  # number of the node in the binary tree: root 1, children 2 i and 2 i + 1
@@ -231,7 +278,7 @@ def split_node(
     step = _draw(seed, node, 1, n - 1)
     right = np.zeros(n, np.bool_)
     iterations = halve(
-        own_pointer, own_indices, own_values, own_mass, n_features,
+        own_pointer, own_indices, own_values, own_mass, dense, names[rows], n_features,
         first, step, max_iter, right,
     )  # fmt: skip
 
@@ -254,6 +301,7 @@ def split_subtree(
     indices: Indices,
     values: Floats,
     n_columns: int,
+    dense: DenseRows,
     rows: Indices,  # (n,) ascending; out: leaf by leaf, ascending within a leaf
     levels: int,  # the subtree has 2^levels leaves
     seed: int,
@@ -278,6 +326,7 @@ def split_subtree(
 
     counts = np.zeros(n_features, np.int32)
     numbers = np.empty(n_features, np.int32)
+    names = rows.copy()
     order = np.arange(n).astype(np.int32)
     bounds = np.array([0, n])
     for level in range(levels):
@@ -287,12 +336,11 @@ def split_subtree(
             start = bounds[i]
             end = bounds[i + 1]
             split_node(
-                own_pointer, own_indices, own_values, own, order[start:end],
+                own_pointer, own_indices, own_values, own, dense, names, order[start:end],
                 seed, (node << level) + i, max_iter, counts, numbers,
             )  # fmt: skip
             finer[2 * i + 1] = start + (end - start) // 2
             finer[2 * i + 2] = end
         bounds = finer
-    old = rows.copy()
     for i in range(n):
-        rows[i] = old[order[i]]
+        rows[i] = names[order[i]]

@@ -3,6 +3,7 @@
 import numpy as np
 
 from xmc_core.config import TreeConfig
+from xmc_core.data.rows import Rows
 from xmc_core.errors import DataError
 from xmc_core.tree.kmeans import cluster_rows, prune_rows
 from xmc_core.tree.label_tree import LabelTree, group_neighbours
@@ -39,9 +40,15 @@ def build_label_tree(
     if n_labels == 0:
         raise DataError("a label tree needs at least one label, got none.")
     levels = max(0, (-(-n_labels // config.max_leaf_size) - 1).bit_length())
+    # Dense columns are cheap to carry along whole, and the words beside them are few already.
+    rows = Rows.of(label_features)
+    if rows.dense.n_dims > 0:
+        Z = rows.left
+    else:
+        Z = prune_rows(label_features, config.max_features, n_threads)
     order, bounds = cluster_rows(
-        prune_rows(label_features, config.max_features, n_threads),
-        levels, max_iter=config.max_iter, seed=config.seed, n_threads=n_threads,
+        Z, levels, dense=rows.dense, max_iter=config.max_iter, seed=config.seed,
+        n_threads=n_threads,
     )  # fmt: skip
     # With leaves of a single label, 2^levels may exceed the number of labels.
     bounds = np.unique(bounds)

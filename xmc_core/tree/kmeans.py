@@ -3,7 +3,9 @@
 import numpy as np
 from scipy.sparse import csr_array
 
+from xmc_core.data.rows import no_dense_rows
 from xmc_core.kernels.arguments import read_only
+from xmc_core.kernels.dense_rows import DenseRows
 from xmc_core.kernels.kmeans import split_node, split_subtree
 from xmc_core.kernels.selection import prune_rows_into
 from xmc_core.parallel import map_threads, row_blocks
@@ -14,7 +16,13 @@ SUBTREE_ROWS = 1024
 
 
 def cluster_rows(
-    Z: SparseRows, levels: int, *, max_iter: int, seed: int, n_threads: int = -1
+    Z: SparseRows,
+    levels: int,
+    *,
+    dense: DenseRows | None = None,
+    max_iter: int,
+    seed: int,
+    n_threads: int = -1,
 ) -> tuple[Indices, Pointers]:
     """Cluster rows into 2^levels clusters of equal size, give or take one.
 
@@ -28,6 +36,8 @@ def cluster_rows(
         Rows of unit length, or empty; empty rows are spread by their number.
     levels : count
         2^levels clusters.
+    dense : of n_rows
+        More columns of the rows, which then have unit length together.
     max_iter : rounds per node, at most
 
     Returns
@@ -42,7 +52,9 @@ def cluster_rows(
     pointer = np.require(Z.indptr, np.int64, ["C", "W"])
     indices = np.require(Z.indices, np.int32, ["C", "W"])
     values = np.require(Z.data, np.float32, ["C", "W"])
+    dense = dense or no_dense_rows(n_features)
     order = np.arange(n_rows, dtype=np.int32)
+    names = np.arange(n_rows, dtype=np.int32)
     bounds = np.array([0, n_rows], np.int64)
     none = np.zeros(n_rows, np.float32)
 
@@ -51,8 +63,9 @@ def cluster_rows(
         counts = np.zeros(n_features, np.int32)
         numbers = np.empty(n_features, np.int32)
         split_node(
-            pointer, indices, values, none, order[start:end], seed, node, max_iter, counts, numbers
-        )
+            pointer, indices, values, none, dense, names, order[start:end], seed, node, max_iter,
+            counts, numbers,
+        )  # fmt: skip
 
     level = 0
     while level < levels and np.diff(bounds).max() > SUBTREE_ROWS:
@@ -63,8 +76,8 @@ def cluster_rows(
     def finish(job: tuple[int, int, int]) -> None:
         node, start, end = job
         split_subtree(
-            pointer, indices, values, n_features, order[start:end], levels - level, seed, node,
-            max_iter,
+            pointer, indices, values, n_features, dense, order[start:end], levels - level, seed,
+            node, max_iter,
         )  # fmt: skip
 
     if level < levels:
