@@ -21,6 +21,8 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import report
@@ -226,14 +228,18 @@ def run(task: Task, peers: str, small: bool = False) -> dict[str, Any]:
     """One task in a fresh process. `small`: on a few rows, with a few steps; only to see it run."""
     if task.task == "gpu":
         return run_gpu(task, small)
+    with TemporaryDirectory() as aside:
+        return run_on_texts(task, peers, small, Path(aside) / "predictions")
+
+
+def run_on_texts(task: Task, peers: str, small: bool, predictions: Path) -> dict[str, Any]:
     folder = sets.prepare_texts(task.set)
-    name = f"{task.side}-encoder-{task.task}-predictions"
     rows, test_rows = SMALL_ROWS if small else (0, 0)
     work: dict[str, Any] = {
         "folder": str(folder),
         "rows": rows,
         "test_rows": test_rows,
-        "predictions": str(folder / name),
+        "predictions": str(predictions),
     }
     if task.side == "libpecos":
         work["predictions"] += ".npz"
@@ -247,7 +253,7 @@ def run(task: Task, peers: str, small: bool = False) -> dict[str, Any]:
         work["finals"] = list(FINALS)[: None if task.settings == "as it is" else 1]
     result = in_fresh_process(task, command, timeout=4 * 3600, given=json.dumps(work))
     if task.task in ("pair", "ladder"):
-        result |= accuracy(folder, folder / name, test_rows or None)
+        result |= accuracy(folder, predictions, test_rows or None)
     return result
 
 
