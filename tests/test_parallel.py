@@ -8,6 +8,7 @@ import pytest
 
 from xmc_core.errors import ConfigError
 from xmc_core.parallel import (
+    JOBS_PER_THREAD,
     RESULTS_PER_THREAD,
     Turns,
     feed_threads,
@@ -180,11 +181,30 @@ def test_jobs_are_asked_for_when_a_thread_is_free():
 
     def take(n: int) -> None:
         time.sleep(0.001)
-        assert asked <= n + (RESULTS_PER_THREAD + 2) * 2
+        assert asked <= n + (JOBS_PER_THREAD + RESULTS_PER_THREAD + 2) * 2
         taken.append(n)
 
     feed_threads(lambda n: n, jobs(), 2, take)
     assert len(taken) == 200
+
+
+def test_an_iterator_is_asked_by_the_calling_thread_alone():
+    asking: set[int] = set()
+    working: set[int] = set()
+
+    def jobs() -> Iterator[int]:
+        for n in range(100):
+            asking.add(threading.get_ident())
+            yield n
+
+    def work(n: int) -> int:
+        working.add(threading.get_ident())
+        time.sleep(0.001)
+        return n
+
+    feed_threads(work, jobs(), 3, lambda n: None)
+    assert asking == {threading.get_ident()}
+    assert len(working) == 3
 
 
 @pytest.mark.parametrize("n_threads", [1, 3])

@@ -19,6 +19,9 @@ from xmc_core.errors import ConfigError
 RESULTS_PER_THREAD = 4
 """So many may wait to be taken before no further job is begun."""
 
+JOBS_PER_THREAD = 8
+"""So many of an iterator's are drawn ahead: others go on while the thread that draws is at work."""
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -116,10 +119,11 @@ def feed_threads(
 ) -> None:
     """Call `function` on every job, and `take` on every result: one at a time, in order of `jobs`.
 
-    Jobs come from an iterator that is asked for the next one when a thread is free, so it need
-    not hold them all. Whichever thread brings the result that is due takes it, and those behind it
-    that wait, while the others go on with jobs: no thread is idle as long as there is work. After
-    an exception no job is begun; it is raised once the running ones have ended.
+    Jobs may come from an iterator that need not hold them all: a few are drawn ahead, and by the
+    calling thread alone, as a cursor of a database wants it. Whichever thread brings the result
+    that is due takes it, and those behind it that wait, while the others go on with jobs: no thread
+    is idle as long as there is work. After an exception no job is begun; it is raised once the
+    running ones have ended.
     """
     iterator = iter(jobs)
     first = list(islice(iterator, resolve_threads(n_threads)))
@@ -130,18 +134,46 @@ def feed_threads(
             take(function(job))
         return
 
+    ahead = len(jobs) if isinstance(jobs, Sequence) else JOBS_PER_THREAD * n_threads
+    drawn: deque[tuple[int, Job]] = deque()
+    all_drawn = False
     waiting: dict[int, Result] = {}
     due = 0
     taking = False
     errors: list[BaseException] = []
     changed = Condition()
 
-    def next_job() -> tuple[int, Job] | None:
-        with changed:
-            changed.wait_for(lambda: errors or len(waiting) < RESULTS_PER_THREAD * n_threads)
-            return None if errors else next(numbered, None)
+    def draw() -> None:
+        nonlocal all_drawn
+        while not all_drawn and len(drawn) < ahead:
+            job = next(numbered, None)
+            with changed:
+                if job is None:
+                    all_drawn = True
+                else:
+                    drawn.append(job)
+                changed.notify_all()
 
-    def bring(number: int, result: Result) -> None:
+    def next_job(draws: bool) -> tuple[int, Job] | None:
+        while True:
+            if draws:
+                draw()
+            with changed:
+                changed.wait_for(
+                    lambda: (
+                        errors
+                        or (
+                            (len(waiting) < RESULTS_PER_THREAD * n_threads)
+                            and (draws or drawn or all_drawn)
+                        )
+                    )
+                )
+                if errors or (all_drawn and not drawn):
+                    return None
+                if drawn:  # else the others were faster, and whoever draws does so again
+                    return drawn.popleft()
+
+    def bring(number: int, result: Result, draws: bool) -> None:
         nonlocal due, taking
         with changed:
             waiting[number] = result
@@ -157,11 +189,13 @@ def feed_threads(
                 due += 1
                 changed.notify_all()
             take(result)
+            if draws:
+                draw()
 
-    def work() -> None:
+    def work(draws: bool = False) -> None:
         try:
-            while (job := next_job()) is not None:
-                bring(job[0], function(job[1]))
+            while (job := next_job(draws)) is not None:
+                bring(job[0], function(job[1]), draws)
         except BaseException as error:
             with changed:
                 errors.append(error)
@@ -170,7 +204,7 @@ def feed_threads(
     helpers = [Thread(target=work, name=f"xmc_{n}") for n in range(1, n_threads)]
     for helper in helpers:
         helper.start()
-    work()
+    work(draws=True)
     for helper in helpers:
         helper.join()
     if errors:

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -142,3 +143,33 @@ def test_a_loaded_model_can_be_saved_to_its_own_folder(calibrated, tmp_path):
     found = load_model(tmp_path / "model", verify=True).predict(TEXTS, top_k=3)
     assert_array_equal(found.labels, expected.labels)
     assert_array_equal(found.scores, expected.scores)
+
+
+@pytest.mark.parametrize("part", ["vectorizer", "model/tree", "calibration", "."])
+def test_verify_reads_every_part(calibrated, tmp_path, monkeypatch, part):
+    calibrated.save(tmp_path / "model")
+    monkeypatch.setattr("xmc_core.persistence.store.CHECKED_BYTES", 0)
+    file = max((tmp_path / "model" / part).glob("*.npy"), key=lambda file: file.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(StoreError, match=f"{file.name} does not match its checksum"):
+        PipelineModel.load(tmp_path / "model", verify=True)
+
+
+@pytest.mark.parametrize(
+    ("part", "fact"),
+    [
+        ("model", "depth"), ("model", "features"), ("model", "config"), ("model/tree", "labels"),
+        ("model/tree", "depth"), ("vectorizer", "config"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("value", [None, [], {"no": "such"}])
+def test_an_altered_manifest_is_refused(calibrated, tmp_path, part, fact, value):
+    calibrated.save(tmp_path / "model")
+    manifest = tmp_path / "model" / part / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["facts"][fact] = value
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(StoreError, match=r"manifest.json does not describe"):
+        PipelineModel.load(tmp_path / "model")

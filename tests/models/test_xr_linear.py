@@ -1,4 +1,8 @@
+import copy
 import json
+import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -107,6 +111,55 @@ def test_a_loaded_model_scores_pairs_as_the_one_that_was_saved(data, model, tmp_
     assert_array_equal(model.score(X, Y).toarray(), scores * Y.toarray())
 
 
+@pytest.mark.parametrize("changes", [{}, {"inference.paths": "mean"}])
+def test_copies_of_a_model_answer_as_it_does(data, changes):
+    X, Y = data
+    config = CONFIG.replace(**changes, **{"disentangle.in_rankers": True}).replace(
+        **{"disentangle.max_clusters": 2, "disentangle.min_gain": 1}
+    )
+    model = train_xr_linear(X, Y, config)
+    wanted = model.predict(X)
+    copied = copy.deepcopy(model)
+    pickled = pickle.dumps(model.restricted([3, 4, 5]))
+    del model
+    np.zeros(10**6)  # where the first model's arrays were
+    assert_same(copied.predict(X), wanted)
+    assert_same(pickle.loads(pickled).predict(X), copied.restricted([3, 4, 5]).predict(X))
+
+
+def test_a_pickled_model_answers_in_another_process(data, model, tmp_path):
+    X, _ = data
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps((model, X)))
+    code = """
+import pickle, sys
+model, X = pickle.load(open(sys.argv[1], "rb"))
+print(model.predict(X, top_k=1).labels[:, 0].tolist())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "model.pkl"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout) == model.predict(X, top_k=1).labels[:, 0].tolist()
+
+
+def test_a_model_saved_while_it_is_loaded_is_not_mixed_with_the_old_one(
+    data, model, tmp_path, monkeypatch
+):
+    X, Y = data
+    other = train_xr_linear(X, Y, CONFIG.replace(**{"tree.seed": 7}))
+    model.save(tmp_path / "model")
+    load_tree, saves = LabelTree.load, [other]
+
+    def load_later(folder, **options):
+        if saves:
+            saves.pop().save(tmp_path / "model")
+        return load_tree(folder, **options)
+
+    monkeypatch.setattr(LabelTree, "load", load_later)
+    loaded = XRLinear.load(tmp_path / "model")
+    assert_same(loaded.predict(X), other.predict(X))
+
+
 def test_half_weights_answer_nearly_as_single_ones_and_take_less(data, model, tmp_path):
     X, Y = data
     single = train_xr_linear(X, Y, CONFIG.replace(**{"inference.weights": "single"}))
@@ -144,6 +197,12 @@ def test_a_label_that_does_not_exist_cannot_be_allowed(data, model):
     with pytest.raises(DataError, match=r"labels -1"):
         model.predict(data[0], allow=[-1])
     assert np.all(model.predict(data[0], allow=[]).labels == -1)
+
+
+@pytest.mark.parametrize("labels", [np.arange(LABELS) < 5, [True, False], [1.5]])
+def test_labels_to_allow_are_numbers(data, model, labels):
+    with pytest.raises(DataError, match="labels to be allowed must be their numbers"):
+        model.predict(data[0], allow=labels)
 
 
 def test_dense_rows_are_answered_as_sparse_ones(data, model):
@@ -406,6 +465,50 @@ def test_stored_zeros_in_y_are_not_labels(data):
     assert full.nnz == N * LABELS
     from_full = train_xr_linear(X, full, CONFIG)
     assert_same(from_full.predict(X), train_xr_linear(X, Y, CONFIG).predict(X))
+
+
+def test_the_sign_of_a_label_does_not_matter(data):
+    X, Y = data
+    signs = np.where(np.arange(Y.nnz) % 2, -1, 1).astype(np.float32)
+    signed = csr_array((Y.data * signs, Y.indices, Y.indptr), Y.shape)
+    wanted = train_xr_linear(X, Y, CONFIG).predict(X)
+    assert_same(train_xr_linear(X, signed, CONFIG).predict(X), wanted)
+
+
+def test_a_tree_with_pointers_of_32_bits_is_one(data, model):
+    X, Y = data
+    pointers = tuple(pointer.astype(np.int32) for pointer in model.tree.pointers)
+    narrow = LabelTree(pointers, model.tree.slot_labels.astype(np.int64), LABELS)
+    assert_same(train_xr_linear(X, Y, CONFIG, tree=narrow).predict(X), model.predict(X))
+
+
+@pytest.mark.parametrize("shift", [-1, 100, 10**7])
+def test_columns_outside_the_matrix_are_refused(data, model, shift):
+    X, Y = data
+
+    def moved(rows):
+        shifted = csr_array(rows.shape, dtype=np.float32)
+        shifted.data, shifted.indices, shifted.indptr = rows.data, rows.indices + shift, rows.indptr
+        return shifted
+
+    shifted = moved(X)
+    with pytest.raises(DataError, match="a matrix of 200 columns names columns"):
+        train_xr_linear(shifted, Y, CONFIG)
+    # By itself a row that has the column which is moved out of the matrix.
+    outside = next(i for i in range(N) if (0 if shift < 0 else D - 1) in X[i : i + 1].indices)
+    for rows in (shifted, moved(X[outside : outside + 1])):
+        with pytest.raises(DataError, match="a matrix of 200 columns names columns"):
+            model.predict(rows)
+    with pytest.raises(DataError, match="a matrix of 200 columns names columns"):
+        model.score(shifted, Y)
+
+
+def test_labels_that_are_no_number_are_refused(data):
+    X, Y = data
+    broken = Y.copy()
+    broken.data[3] = np.nan
+    with pytest.raises(DataError, match="Y holds a NaN or an infinity; labels must be"):
+        train_xr_linear(X, broken, CONFIG)
 
 
 def test_says_what_it_does_level_by_level(data):

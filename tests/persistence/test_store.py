@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 from scipy.sparse import csr_array, random_array
 
 from xmc_core.errors import StoreError
-from xmc_core.persistence import fresh_store, read_store, write_store
+from xmc_core.persistence import fresh_store, read_store, read_whole, write_store
 
 ARRAYS = {
     "floats": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -214,3 +214,56 @@ def test_a_folder_of_other_files_is_not_replaced(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     save(tmp_path / "empty")
     assert read_store(tmp_path / "empty", "thing").facts["rows"] == 20
+
+
+@pytest.mark.parametrize("manifest", ['{"name": "a web page"}', "[]", "{", None])
+def test_what_xmc_did_not_write_is_not_replaced(tmp_path: Path, manifest: str | None):
+    (tmp_path / "own.txt").write_text("precious")
+    if manifest is not None:
+        (tmp_path / "manifest.json").write_text(manifest)
+    with pytest.raises(StoreError, match="holds files that xmc did not write"):
+        save(tmp_path)
+    assert (tmp_path / "own.txt").read_text() == "precious"
+    with pytest.raises(StoreError, match=r"own.txt is a file, and what is saved is a folder"):
+        save(tmp_path / "own.txt")
+    assert (tmp_path / "own.txt").read_text() == "precious"
+
+
+def test_a_store_of_another_version_may_be_replaced(folder: Path):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "version": 99}))
+    save(folder)
+    assert read_store(folder, "thing").facts["rows"] == 20
+
+
+def test_what_is_replaced_while_it_is_read_is_read_again(tmp_path: Path):
+    save(tmp_path / "store", facts={"half": 1})
+    reads = []
+
+    def read() -> tuple[int, int]:
+        first = read_store(tmp_path / "store", "thing").facts["half"]
+        if not reads:
+            save(tmp_path / "store", facts={"half": 2})
+        reads.append(first)
+        return first, read_store(tmp_path / "store", "thing").facts["half"]
+
+    assert read_whole(tmp_path / "store", read) == (2, 2)
+    assert reads == [1, 2]
+
+
+def test_a_folder_that_fails_while_it_is_replaced_is_read_again(tmp_path: Path):
+    reads = []
+
+    def read() -> int:
+        reads.append(1)
+        if len(reads) == 1:
+            save(tmp_path / "store")
+            raise StoreError("nothing there")
+        return len(reads)
+
+    assert read_whole(tmp_path / "store", read) == 2
+
+
+def test_a_folder_that_is_always_replaced_is_given_up(tmp_path: Path):
+    with pytest.raises(StoreError, match="was replaced 5 times while it was read"):
+        read_whole(tmp_path / "store", lambda: save(tmp_path / "store"))

@@ -170,6 +170,14 @@ def test_rows_that_are_short_enough_are_not_copied():
     assert prune_rows(Z, 0) is Z
 
 
+def test_any_sparse_matrix_of_label_features_will_do():
+    Z = random_array((60, 300), density=0.1, format="csr", rng=np.random.default_rng(3))
+    config = TreeConfig(max_leaf_size=5, max_features=10)
+    wanted = build_label_tree(csr_array(Z), config).slot_labels
+    for other in (Z.tocsc(), Z.tocoo(), Z.toarray()):
+        assert_array_equal(build_label_tree(other, config).slot_labels, wanted)
+
+
 def test_refuses_to_grow_a_tree_without_labels():
     with pytest.raises(DataError, match=r"at least one label"):
         build_label_tree(csr_array((0, 5), dtype=np.float32), TreeConfig())

@@ -245,3 +245,10 @@ def test_names_the_sizes_that_do_not_match(tree, Y, beams):
         disentangle_tree(tree, Y, beams[:, 1:], DisentangleConfig())
     with pytest.raises(ShapeError, match=r"Y has 150 samples but beams has 149"):
         disentangle_tree(tree, Y, beams[1:], DisentangleConfig())
+
+
+def test_every_label_needs_a_leaf_to_start_from():
+    tree = LabelTree.from_leaves([[0, 1], [3]], branching=2, n_labels=5)
+    Y, beams = csr_array(np.ones((2, 5), np.float32)), csr_array(np.ones((2, 2), np.float32))
+    with pytest.raises(ShapeError, match="2 of 5 labels are in no leaf of the tree, such as label"):
+        disentangle_tree(tree, Y, beams, DisentangleConfig())

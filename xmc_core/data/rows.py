@@ -19,8 +19,11 @@ from xmc_core.kernels.dense_rows import (
 from xmc_core.types import Floats, Indices, Pointers, SignedBytes, SparseRows
 
 FILLED = 0.8
-"""A column that so many of the rows fill is dense, and so is one in 32 between such columns: a
-dimension so faint that bytes silence it is missing in sums of rows."""
+"""A column that so many of the rows fill is dense."""
+
+DIMS_A_GAP = 32
+"""One in so many columns may be filled by fewer: a dimension so faint that bytes silence it is
+missing in sums of rows."""
 
 FEWEST_DIMS, MOST_DIMS = 32, 8192
 """With fewer the dense part is not worth its while; more are not looked for."""
@@ -59,6 +62,8 @@ class Rows:
         """The last columns of X are its dense part if there are at least 32 of them that four in
         five rows fill, unless bytes would not do for one of them. They are then held a second time,
         as bytes, an eighth of what they take in X, and so are the other entries, side by side.
+        Among them a column whose values are some 300 times smaller than the others' may become
+        zeros: columns that are to count should be of like lengths.
 
         Raises DataError if X holds a NaN or an infinity.
         """
@@ -89,7 +94,7 @@ def _first_dense(indices: Indices, n_samples: int, n_features: int) -> tuple[int
     count_columns(indices, first, counts)
     filled = counts >= max(1, FILLED * n_samples)
     gaps = np.cumsum(~filled[::-1])[::-1]
-    begins = np.flatnonzero(filled & (FEWEST_DIMS * gaps <= np.arange(len(gaps), 0, -1)))
+    begins = np.flatnonzero(filled & (DIMS_A_GAP * gaps <= np.arange(len(gaps), 0, -1)))
     first += int(begins[0]) if len(begins) else len(gaps)
     if n_features - first < FEWEST_DIMS:
         return n_features, len(indices)
@@ -141,20 +146,45 @@ def _frozen(dense: DenseRows) -> DenseRows:
     )
 
 
-def require_finite(values: NDArray[Any]) -> None:
-    """Raises DataError if a value of X is a NaN or an infinity."""
+def require_finite(values: NDArray[Any], name: str = "X", what: str = "features") -> None:
+    """Raises DataError if a value of the matrix `name` is a NaN or an infinity."""
     # One that is not finite makes the sum so; a matrix of flags would take a quarter of the values'
     # memory. In 32 bits, as kernels see them: what is too large for that becomes an infinity.
     with np.errstate(over="ignore"):
         values = values.astype(np.float32, copy=False)
     if not np.isfinite(values.sum(dtype=np.float64)):
-        raise DataError("X holds a NaN or an infinity; features must be finite numbers.")
+        raise DataError(f"{name} holds a NaN or an infinity; {what} must be finite numbers.")
+
+
+def as_labels(Y: Any) -> SparseRows:
+    """Y as rows, see `as_rows`, with a positive value for each label that applies: stored zeros are
+    left out, and signs, as values of both would cancel in sums up the tree.
+
+    Raises DataError if a value is not finite, or a column lies outside the matrix.
+    """
+    Y = as_rows(Y)
+    require_finite(Y.data, "Y", "labels")
+    if Y.data.min(initial=1) <= 0:
+        Y = csr_array(abs(Y))
+        Y.eliminate_zeros()
+    return Y
 
 
 def as_rows(matrix: Any) -> SparseRows:
     """The same matrix as CSR whose column numbers ascend in every row, entries that stand twice
-    added up; itself if it is that already."""
+    added up; itself if it is that already.
+
+    Raises DataError if a column number lies outside the matrix: scipy does not look, and kernels
+    would write where it points.
+    """
     rows = matrix if isinstance(matrix, csr_array) else csr_array(matrix)
+    if len(rows.indices):
+        lowest, highest = int(rows.indices.min()), int(rows.indices.max())
+        if lowest < 0 or highest >= rows.shape[1]:
+            raise DataError(
+                f"a matrix of {rows.shape[1]:,} columns names columns {lowest:,} .. {highest:,}; "
+                "build it with the shape that its column numbers were made for."
+            )
     if not rows.has_canonical_format:
         rows = rows.copy()
         rows.sum_duplicates()

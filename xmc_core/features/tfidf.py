@@ -45,7 +45,7 @@ from xmc_core.features.tokens import GramBatch, find_grams, read_texts, text_bat
 from xmc_core.features.vocabulary import Vocabulary
 from xmc_core.kernels.tfidf import replace_numbers
 from xmc_core.parallel import feed_threads
-from xmc_core.persistence import fresh_store, read_store, write_store
+from xmc_core.persistence import described, fresh_store, read_store, write_store
 from xmc_core.types import Indices, Pointers, SparseRows
 
 KIND = "tfidf"
@@ -118,15 +118,16 @@ class TfidfVectorizer:
             )
 
     @classmethod
-    def load(cls, folder: Path) -> "TfidfVectorizer":
+    def load(cls, folder: Path, *, verify: bool = False) -> "TfidfVectorizer":
         """Raises StoreError if the folder is not a complete, unaltered vectorizer."""
-        store = read_store(folder, KIND)
-        config = config_from_mapping({"tfidf": store.facts["config"]}, str(folder)).tfidf
-        blocks = (
-            TermBlock(block, **{name: store.arrays[f"{n}.{name}"] for name in TERM_ARRAYS})
-            for n, block in enumerate(config.all_blocks)
-        )
-        return cls(config, tuple(blocks), store.facts["documents"])
+        store = read_store(folder, KIND, verify=verify)
+        with described(folder, "a vectoriser"):
+            config = config_from_mapping({"tfidf": store.facts["config"]}, str(folder)).tfidf
+            blocks = tuple(
+                TermBlock(block, **{name: store.arrays[f"{n}.{name}"] for name in TERM_ARRAYS})
+                for n, block in enumerate(config.all_blocks)
+            )
+            return cls(config, blocks, store.facts["documents"])
 
 
 def fit_tfidf(

@@ -88,16 +88,12 @@ class Searcher:
         codes = codes_per_level(post_processor, len(levels))
         self.n_features = levels[0].n_features
         self.n_nodes = levels[-1].n_children
-        # The table holds addresses into all of these.
         self._levels = tuple(levels)
         self._allowed = (
             None if allowed is None else [read_only(flags, np.uint8) for flags in allowed]
         )
-        table = np.stack([level.row_of_table for level in levels])
-        table[:, POST_PROCESSOR] = codes
-        if self._allowed is not None:
-            table[:, ALLOWED] = [address_of(flags) for flags in self._allowed]
-        self._table = read_only(table)
+        self._codes = codes
+        self._table = self._addresses()
         self._post_processor = per_level(tuple(post_processor), len(levels))
         self._kept_as = kept_as(post_processor, len(levels))
         if path_weight and self._kept_as == PRODUCTS:
@@ -107,12 +103,29 @@ class Searcher:
             )
         self._path_weight = np.float32(path_weight)
         self._hashing = hashing(self.n_features)
-        self._width = int(table[0, WIDTH])
+        self._width = int(self._table[0, WIDTH])
         self._n_labels = n_labels
         self._usual_work = 0.0
         self._slot_labels = read_only(
             np.zeros(0, np.int32) if slot_labels is None else slot_labels, np.int32
         )
+
+    def _addresses(self) -> Pointers:
+        """What kernels get: where levels and flags lie, so good only as long as these do."""
+        table = np.stack([level.row_of_table for level in self._levels])
+        table[:, POST_PROCESSOR] = self._codes
+        if self._allowed is not None:
+            table[:, ALLOWED] = [address_of(flags) for flags in self._allowed]
+        return read_only(table)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_table"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # A copy, perhaps in another process: its arrays lie elsewhere, and can be written.
+        self.__dict__.update(state)
+        self._slot_labels = read_only(self._slot_labels)
+        self._table = self._addresses()
 
     def search(
         self,
@@ -142,15 +155,16 @@ class Searcher:
         scores = np.empty((n_samples, top_k), np.float32)
         if n_samples <= ALONE and self._is_short(len(indices) * beam_size * len(self._levels)):
             sound = search_few(
-                indptr, indices, values, self._table, *self._hashing, self._slot_labels, beam_size,
-                self._kept_as, self._path_weight, vector, labels, scores,
+                indptr, indices, values, self._table, self.n_features, *self._hashing,
+                self._slot_labels, beam_size, self._kept_as, self._path_weight, vector, labels,
+                scores,
             )  # fmt: skip
         elif n_samples <= ALONE:
             with _TURNS:
                 sound = search_rows(
-                    indptr, indices, values, 0, n_samples, 1, self._table, *self._hashing,
-                    self._slot_labels, beam_size, self._kept_as, self._path_weight, vector,
-                    labels, scores,
+                    indptr, indices, values, 0, n_samples, 1, self._table, self.n_features,
+                    *self._hashing, self._slot_labels, beam_size, self._kept_as,
+                    self._path_weight, vector, labels, scores,
                 )  # fmt: skip
         else:
             block = min(BLOCK_ROWS, BLOCK_VALUES // max(1, self._width))
@@ -158,9 +172,9 @@ class Searcher:
             def search(rows: tuple[int, int]) -> bool:
                 out = slice(*rows)
                 return search_rows(
-                    indptr, indices, values, *rows, block, self._table, *self._hashing,
-                    self._slot_labels, beam_size, self._kept_as, self._path_weight, vector,
-                    labels[out], scores[out],
+                    indptr, indices, values, *rows, block, self._table, self.n_features,
+                    *self._hashing, self._slot_labels, beam_size, self._kept_as,
+                    self._path_weight, vector, labels[out], scores[out],
                 )  # fmt: skip
 
             n_threads = resolve_threads(n_threads)

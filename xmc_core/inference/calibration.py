@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from xmc_core.config import CalibrationConfig
 from xmc_core.data.predictions import Predictions
 from xmc_core.errors import ConfigError, DataError, ShapeError
-from xmc_core.persistence import fresh_store, read_store, write_store
+from xmc_core.persistence import described, fresh_store, read_store, write_store
 from xmc_core.types import Doubles, Flags, Indices, Json
 
 KIND = "calibration"
@@ -133,14 +133,16 @@ class Calibration:
             write_store(fresh, KIND, arrays=arrays, facts=facts)
 
     @classmethod
-    def load(cls, folder: Path) -> "Calibration":
-        store = read_store(folder, KIND)
+    def load(cls, folder: Path, *, verify: bool = False) -> "Calibration":
+        """Raises StoreError if the folder is not a complete, unaltered calibration."""
+        store = read_store(folder, KIND, verify=verify)
         a = store.arrays
-        return cls(
-            store.facts["method"],
-            a["knots"], a["levels"], a["shifts"], a["points"],
-            store.facts["fit"],
-        )  # fmt: skip
+        with described(folder, "a calibration"):
+            return cls(
+                store.facts["method"],
+                a["knots"], a["levels"], a["shifts"], a["points"],
+                store.facts["fit"],
+            )  # fmt: skip
 
 
 def fit_calibration(

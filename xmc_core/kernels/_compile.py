@@ -1,41 +1,48 @@
 """The only place where numba compiles: one decorator, one set of options for every kernel.
 
-`nogil` lets `xmc_core.parallel` run kernels side by side; `cache` keeps machine code on disk, so
-that only the first process on a machine pays for compiling; `boundscheck` is off because wrappers
+`nogil` lets `xmc_core.parallel` run kernels side by side; machine code is kept on disk, so that
+only the first process on a machine pays for compiling; `boundscheck` is off because wrappers
 check what kernels trust; `error_model="numpy"` turns division by zero into inf, not an exception.
 `fastmath` is given per kernel: it may reorder sums (which is what makes them vector code), and the
 order is then fixed at compile time, so equal input still gives equal bits.
 """
 
-import contextlib
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from numba import njit
-from numba.core import codegen, config
+from numba.core import caching, codegen, config
 
 SOURCES = Path(__file__).parent
 
 
-def drop_stale_cache(sources: Path = SOURCES) -> int:
-    """Delete cached machine code that is older than the newest kernel source; returns how much.
+def digest_of(sources: Path) -> bytes:
+    """Of the text of all kernels."""
+    digest = sha256()
+    for file in sorted(sources.glob("*.py")):
+        digest.update(file.name.encode())
+        digest.update(file.read_bytes())
+    return digest.digest()
+
+
+STAMP = digest_of(SOURCES)
+
+
+class KernelCache(caching.FunctionCache):
+    """Machine code on disk that counts as fresh while no kernel's source has changed.
 
     numba compares a cached kernel with its own file only, so an edit of a helper in another file
-    would leave its callers running the old code. Where the folder is read-only nothing is done:
-    sources do not change there either.
+    would leave its callers running the old code, wherever the cache is kept.
     """
-    newest = max(file.stat().st_mtime for file in sources.glob("*.py"))
-    dropped = 0
-    for cached in (*sources.glob("__pycache__/*.nbi"), *sources.glob("__pycache__/*.nbc")):
-        with contextlib.suppress(OSError):
-            if cached.stat().st_mtime < newest:
-                cached.unlink()
-                dropped += 1
-    return dropped
 
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)  # type: ignore[no-untyped-call]
+        self._cache_file = caching.IndexDataCacheFile(  # type: ignore[no-untyped-call]
+            cache_path=self.cache_path, filename_base=self._impl.filename_base, source_stamp=STAMP
+        )
 
-drop_stale_cache()
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -65,9 +72,10 @@ def held_kernel(function: Function) -> Function:
 
 
 def _compiled(function: Function, **options: Any) -> Function:
-    always = {"nogil": True, "cache": True, "boundscheck": False, "error_model": "numpy"}
-    compile_it = njit(**{**always, **options})
-    return cast(Function, compile_it(function))
+    always = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
+    compiled = njit(**{**always, **options})(function)
+    compiled._cache = KernelCache(function)  # as `cache=True` does, with a cache of our own
+    return cast(Function, compiled)
 
 
 def target_features() -> set[str]:

@@ -46,6 +46,7 @@ def search_rows(
     last_row: int,
     block: int,  # rows searched together
     table: Pointers,  # (levels, fields)
+    n_features: int,
     multiplier: int,
     bits: int,  # of a hashed feature
     slot_labels: Indices,  # (children of the last level,) or (0,): their own numbers
@@ -56,11 +57,15 @@ def search_rows(
     labels: Indices,  # (last_row - first_row, k) out, -1 pads
     scores: Floats,  # the same shape, out, -inf pads
 ) -> bool:
-    # Returns whether columns ascend in every row, none twice, and values are finite; where not, the
-    # rest is not searched.
+    # Returns whether columns exist and ascend in every row, none twice, and values are finite;
+    # where not, the rest is not searched.
     longest = 0
     for r in range(first_row, last_row):
         longest = max(longest, indptr[r + 1] - indptr[r])
+        if indptr[r + 1] > indptr[r] and (
+            indices[indptr[r]] < 0 or indices[indptr[r + 1] - 1] >= n_features
+        ):
+            return False
         for j in range(indptr[r] + 1, indptr[r + 1]):
             if indices[j] <= indices[j - 1]:
                 return False
@@ -110,6 +115,7 @@ def search_few(
     indices: Indices,
     values: Floats,
     table: Pointers,
+    n_features: int,
     multiplier: int,
     bits: int,
     slot_labels: Indices,
@@ -122,8 +128,8 @@ def search_few(
 ) -> bool:
     n_rows = len(indptr) - 1
     return search_rows(
-        indptr, indices, values, 0, n_rows, 1, table, multiplier, bits, slot_labels, beam_size,
-        kept_as, path_weight, vector, labels, scores,
+        indptr, indices, values, 0, n_rows, 1, table, n_features, multiplier, bits, slot_labels,
+        beam_size, kept_as, path_weight, vector, labels, scores,
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from xmc_core.kernels._compile import fast_kernel, inline_kernel, kernel
 from xmc_core.kernels.bits import lowest_bit
-from xmc_core.kernels.dense_rows import LARGEST, DenseRows
+from xmc_core.kernels.dense_rows import LARGEST, DenseRows, add_row
 from xmc_core.kernels.lanes import (
     DELTA,
     DENSE,
@@ -231,9 +231,3 @@ def weights_of_rows(
         for lane in range(LANES):
             if beta[i, lane] != 0.0:
                 add_row(out, lane, beta[i, lane] * scales[rows[i]], values, rows[i])
-
-
-@fast_kernel
-def add_row(out: Floats, lane: int, factor: np.float32, values: SignedBytes, place: int) -> None:
-    for d in range(out.shape[1]):
-        out[lane, d] += factor * np.float32(values[place, d])

@@ -151,3 +151,10 @@ def spread(dense: DenseRows, row: int, x: Floats) -> None:
     scale = dense.scales[row]
     for j in range(len(x)):
         x[j] = scale * np.float32(dense.values[row, j])
+
+
+@fast_kernel
+def add_row(totals: Floats, to: int, factor: np.float32, values: SignedBytes, row: int) -> None:
+    # totals[to] += factor * values[row], for as many dimensions as totals has
+    for d in range(totals.shape[1]):
+        totals[to, d] += factor * np.float32(values[row, d])

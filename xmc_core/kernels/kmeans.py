@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmc_core.kernels._compile import fast_kernel, inline_kernel, kernel
-from xmc_core.kernels.dense_rows import DenseRows
+from xmc_core.kernels.dense_rows import DenseRows, add_row
 from xmc_core.kernels.selection import Keys, largest_first
 from xmc_core.types import Floats, Indices, Pointers, SignedBytes
 
@@ -24,6 +24,9 @@ EQUAL = 0.999
 SETTLED = 100
 """A split ends when at most one of so many rows changes sides: later rounds cost a third of all
 time and change no figure by more than its noise (docs/log.md)."""
+
+CENTRE, LEFT, RIGHT = 0, 1, 2
+"""Rows of what a split sums up of the dense columns."""
 
 MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 MIX_2 = np.uint64(0x94D049BB133111EB)
@@ -108,29 +111,23 @@ def _add_row(
 
 
 @fast_kernel
-def _dense_product(values: SignedBytes, row: int, scale: np.float32, centre: Floats) -> np.float32:
+def _dense_product(values: SignedBytes, row: int, scale: np.float32, dense: Floats) -> np.float32:
     total = np.float32(0)
-    for d in range(centre.shape[0]):
-        total += centre[d] * np.float32(values[row, d])
+    for d in range(dense.shape[1]):
+        total += dense[CENTRE, d] * np.float32(values[row, d])
     return scale * total
 
 
 @fast_kernel
-def _add_dense(values: SignedBytes, row: int, scale: float, total: Floats) -> None:
-    factor = np.float32(scale)
-    for d in range(total.shape[0]):
-        total[d] += factor * np.float32(values[row, d])
-
-
-@fast_kernel
 def _length(
-    total: Floats, dense_total: Floats, own: Floats, right: NDArray[np.bool_], side: bool
+    total: Floats, dense: Floats, own: Floats, right: NDArray[np.bool_], half: int
 ) -> float:
     squares = 0.0
     for j in range(total.shape[0]):
         squares += np.float64(total[j]) * np.float64(total[j])
-    for d in range(dense_total.shape[0]):
-        squares += np.float64(dense_total[d]) * np.float64(dense_total[d])
+    for d in range(dense.shape[1]):
+        squares += np.float64(dense[half, d]) * np.float64(dense[half, d])
+    side = half == RIGHT
     for i in range(own.shape[0]):
         if right[i] == side:
             squares += own[i]
@@ -162,9 +159,7 @@ def halve(
     left_total = np.zeros(n_features, np.float32)
     right_total = np.zeros(n_features, np.float32)
     bytes_, scales, n_dims = dense.values, dense.scales, dense.n_dims
-    dense_centre = np.zeros(n_dims, np.float32)
-    dense_left = np.zeros(n_dims, np.float32)
-    dense_right = np.zeros(n_dims, np.float32)
+    dense_totals = np.zeros((3, n_dims), np.float32)
     scores = np.empty(n, np.float32)
     patterns = scores.view(np.uint32)
     keys: Keys = np.empty(n, np.uint64)
@@ -172,26 +167,26 @@ def halve(
 
     _add_row(pointer, indices, values, first, 1.0, centre)
     if n_dims > 0:
-        _add_dense(bytes_, names[first], scales[names[first]], dense_centre)
+        add_row(dense_totals, CENTRE, scales[names[first]], bytes_, names[first])
     # Labels of a single document have equal rows; two of them would tell nothing apart.
     second = first
     for i in range(n - 1):
         second = (first + 1 + (step + i) % (n - 1)) % n
         product = _product(pointer, indices, values, second, centre)
         if n_dims > 0:
-            product += _dense_product(bytes_, names[second], scales[names[second]], dense_centre)
+            product += _dense_product(bytes_, names[second], scales[names[second]], dense_totals)
         if product < EQUAL:
             break
     _add_row(pointer, indices, values, second, -1.0, centre)
     if n_dims > 0:
-        _add_dense(bytes_, names[second], -scales[names[second]], dense_centre)
+        add_row(dense_totals, CENTRE, -scales[names[second]], bytes_, names[second])
     left_scale = right_scale = np.float32(0)
     for iteration in range(max_iter):
         for i in range(n):
             scores[i] = _product(pointer, indices, values, i, centre)
         if n_dims > 0:
             for i in range(n):
-                scores[i] += _dense_product(bytes_, names[i], scales[names[i]], dense_centre)
+                scores[i] += _dense_product(bytes_, names[i], scales[names[i]], dense_totals)
         if iteration == 0:
             scores[first] += own[first]
             scores[second] -= own[second]
@@ -225,21 +220,23 @@ def halve(
             if n_dims > 0:
                 scale = scales[names[i]]
                 if iteration > 0:
-                    _add_dense(bytes_, names[i], -scale, dense_left if goes_right else dense_right)
-                _add_dense(bytes_, names[i], scale, dense_right if goes_right else dense_left)
+                    add_row(dense_totals, LEFT if goes_right else RIGHT, -scale, bytes_, names[i])
+                add_row(dense_totals, RIGHT if goes_right else LEFT, scale, bytes_, names[i])
             right[i] = goes_right
             moved += 1
         if moved * SETTLED <= n:
             return iteration + 1
 
-        length = _length(right_total, dense_right, own, right, True)
+        length = _length(right_total, dense_totals, own, right, RIGHT)
         right_scale = np.float32(1.0 / length if length > 0.0 else 0.0)
-        length = _length(left_total, dense_left, own, right, False)
+        length = _length(left_total, dense_totals, own, right, LEFT)
         left_scale = np.float32(1.0 / length if length > 0.0 else 0.0)
         for j in range(n_features):
             centre[j] = right_total[j] * right_scale - left_total[j] * left_scale
         for d in range(n_dims):
-            dense_centre[d] = dense_right[d] * right_scale - dense_left[d] * left_scale
+            dense_totals[CENTRE, d] = (
+                dense_totals[RIGHT, d] * right_scale - dense_totals[LEFT, d] * left_scale
+            )
     return max_iter
 
 

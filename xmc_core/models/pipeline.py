@@ -25,7 +25,7 @@ from xmc_core.features.tfidf import TfidfVectorizer
 from xmc_core.inference.calibration import Calibration, OperatingPoint
 from xmc_core.inference.ensemble import average_predictions, average_scores
 from xmc_core.models.xr_linear import XRLinear
-from xmc_core.persistence import fresh_store, read_store, write_store
+from xmc_core.persistence import described, fresh_store, read_store, read_whole, write_store
 from xmc_core.persistence.store import read_manifest
 from xmc_core.types import Halves, Json, SparseRows
 
@@ -307,17 +307,20 @@ class PipelineModel:
         Raises StoreError if the folder is not a pipeline, or is incomplete, altered or damaged.
         """
         folder = Path(folder)
-        store = read_store(folder, KIND)
+        return read_whole(folder, lambda: cls._load(folder, verify))
+
+    @classmethod
+    def _load(cls, folder: Path, verify: bool) -> "PipelineModel":
+        store = read_store(folder, KIND, verify=verify)
         facts = dict(store.facts)
-        n_members = facts.pop("members", 1)
         average = facts.pop("average", EnsembleConfig().average)
-        vectorizer = TfidfVectorizer.load(folder / "vectorizer")
-        members = tuple(
-            Member.load(own, verify=verify) for own in member_folders(folder, n_members)
-        )
+        with described(folder, "a pipeline"):
+            folders = member_folders(folder, int(facts.pop("members", 1)))
+            names = store.strings("label_names")
+        vectorizer = TfidfVectorizer.load(folder / "vectorizer", verify=verify)
+        members = tuple(Member.load(own, verify=verify) for own in folders)
         curves = folder / "calibration"
-        calibration = Calibration.load(curves) if curves.is_dir() else None
-        names = store.strings("label_names")
+        calibration = Calibration.load(curves, verify=verify) if curves.is_dir() else None
         try:
             return cls(vectorizer, members, names, average, facts, calibration)
         except (ConfigError, ShapeError) as error:

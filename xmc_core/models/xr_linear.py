@@ -15,14 +15,14 @@ from scipy.sparse import csr_array
 
 from xmc_core.config import Config, config_from_mapping, to_mapping
 from xmc_core.data import Predictions
-from xmc_core.data.rows import Rows, as_rows
+from xmc_core.data.rows import Rows, as_labels, as_rows
 from xmc_core.errors import ConfigError, DataError, ShapeError, StoreError
 from xmc_core.features.label_features import label_centroids
 from xmc_core.inference.beam import Searcher, allowed_nodes
 from xmc_core.inference.mean_paths import MeanSearcher, make_searcher
 from xmc_core.models.clusters import find_clusters
 from xmc_core.models.levels import search_nodes, train_levels
-from xmc_core.persistence import fresh_store, read_store, write_store
+from xmc_core.persistence import described, fresh_store, read_store, read_whole, write_store
 from xmc_core.persistence.store import MANIFEST
 from xmc_core.rankers.weights import ChunkedWeights
 from xmc_core.reporting import SILENT, Reporter
@@ -138,7 +138,12 @@ class XRLinear:
 
         Raises DataError if a label does not exist.
         """
-        wanted = np.unique(np.asarray(labels, np.int64))
+        wanted = np.unique(np.asarray(labels))
+        if len(wanted) and not np.issubdtype(wanted.dtype, np.integer):
+            raise DataError(
+                f"labels to be allowed must be their numbers, got values of type {wanted.dtype}; "
+                "of a mask take np.flatnonzero(mask)."
+            )
         if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < self.n_labels:
             raise DataError(
                 f"labels {wanted[0]} .. {wanted[-1]} are to be allowed, but the model has labels 0 "
@@ -219,28 +224,27 @@ class XRLinear:
         Raises StoreError if the folder is not such a model, or is incomplete, altered or damaged.
         """
         folder = Path(folder)
+        return read_whole(folder, lambda: cls._load(folder, verify))
+
+    @classmethod
+    def _load(cls, folder: Path, verify: bool) -> "XRLinear":
         store = read_store(folder, KIND, verify=verify)
         if (layout := store.facts.get("layout", 1)) != LAYOUT:
             raise StoreError(
                 f"{folder / MANIFEST} has its weights in layout {layout}; this release "
                 f"reads layout {LAYOUT}. Train the model again."
             )
-        what = "a model"
-        try:
-            n_features, levels = int(store.facts["features"]), []
-            for number in range(1, store.facts["depth"] + 1):
-                what = f"level {number} of a model"
+        with described(folder, "a model"):
+            n_features, depth = int(store.facts["features"]), int(store.facts["depth"])
+            config = config_from_mapping(store.facts["config"], str(folder))
+        levels = []
+        for number in range(1, depth + 1):
+            with described(folder, f"level {number} of a model"):
                 arrays = _of_level(store.arrays, number)
                 levels.append(ChunkedWeights.from_arrays(arrays, n_features))
-            what = "a model that fits its tree"
-            config = config_from_mapping(store.facts["config"], str(folder))
-            tree, allowed = LabelTree.load(folder / "tree"), store.arrays.get("allowed")
+        tree, allowed = LabelTree.load(folder / "tree", verify=verify), store.arrays.get("allowed")
+        with described(folder, "a model that fits its tree"):
             return cls(tree, tuple(levels), config, n_features, allowed)
-        except (KeyError, ShapeError, DataError) as error:
-            raise StoreError(
-                f"{folder / MANIFEST} does not describe {what} ({error}); restore or rebuild the "
-                "folder."
-            ) from error
 
 
 def train_xr_linear(
@@ -260,7 +264,7 @@ def train_xr_linear(
     ----------
     X : (n_samples, n_features)
     Y : (n_samples, n_labels)
-        A stored nonzero says that the label applies.
+        A stored nonzero says that the label applies; its sign does not count.
     tree
         The tree to train on, as it is. Without one, it is grown on `label_features` and, if
         `disentangle.max_clusters` is above 1 and `disentangle.in_rankers` holds, labels are given
@@ -280,20 +284,17 @@ def train_xr_linear(
     ShapeError
         If X, Y, the tree or the label features do not fit together.
     DataError
-        If X holds a NaN or an infinity.
+        If X or Y holds a NaN or an infinity, or a column outside its shape.
     ConfigError
         If `tree.label_features` wants the labels' names, which are not known here.
     """
     config = config or Config()
-    X, Y = as_rows(X), as_rows(Y)
+    X, Y = as_rows(X), as_labels(Y)
     if X.shape[0] != Y.shape[0]:
         raise ShapeError(
             f"X has {X.shape[0]:,} rows but Y has {Y.shape[0]:,}; "
             "both must hold the same samples in the same order."
         )
-    if not np.all(Y.data):
-        Y = Y.copy()
-        Y.eliminate_zeros()
     rows = Rows.of(X)
     if tree is not None:
         return _train(X, rows, Y, tree, config, given, beams, report)

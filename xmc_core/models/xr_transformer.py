@@ -18,7 +18,7 @@ from scipy.sparse import csr_array
 
 import xmc_core
 from xmc_core.config import Config, RankersConfig, to_mapping
-from xmc_core.data.rows import as_rows
+from xmc_core.data.rows import as_labels, as_rows
 from xmc_core.encoder.checkpoint import Saved, Scratch, fingerprint
 from xmc_core.encoder.components import reduce_embeddings, with_components
 from xmc_core.encoder.contrastive import Relations
@@ -100,7 +100,7 @@ def fine_tune(
     ConfigError, DataError, EncoderError, ShapeError
         Before the first step, if settings, tree and data do not fit, or there is no such encoder.
     """
-    X, Y = as_rows(X), as_rows(Y)
+    X, Y = as_rows(X), as_labels(Y)
     if not len(texts) == X.shape[0] == Y.shape[0]:
         raise ShapeError(
             f"there are {len(texts):,} texts, {X.shape[0]:,} rows of X and {Y.shape[0]:,} of Y; "

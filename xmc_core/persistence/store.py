@@ -8,17 +8,17 @@ Nothing is pickled, and no clock, host or user name is written: equal content, e
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from xmc_core.errors import StoreError
+from xmc_core.errors import ConfigError, DataError, ShapeError, StoreError
 from xmc_core.persistence.atomic import fresh_folder, write_text
 from xmc_core.types import Json, SparseRows
 
@@ -28,6 +28,10 @@ MANIFEST = "manifest.json"
 CHECKED_BYTES = 256 * 2**20
 """Checksums are compared at loading, the smallest arrays first, up to so many bytes in all: a
 quarter of a second. Those of the others only with `verify`."""
+
+TRIES = 5
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,9 @@ def fresh_store(folder: Path | str) -> Iterator[Path]:
     Raises StoreError if `folder` holds what was not saved by xmc, which would be lost.
     """
     folder = Path(folder).resolve()
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(f"{folder} is a file, and what is saved is a folder; choose another name.")
+    if folder.is_dir() and any(folder.iterdir()) and not _is_manifest(folder / MANIFEST):
         raise StoreError(
             f"{folder} holds files that xmc did not write, and saving would replace the whole "
             "folder; choose another one, or empty it."
@@ -137,6 +143,52 @@ def read_store(folder: Path | str, kind: str, *, verify: bool = False) -> Store:
         altered. The message names the file. `verify` compares the checksums of large arrays too.
     """
     folder = Path(folder)
+    return read_whole(folder, lambda: _read(folder, kind, verify))
+
+
+def read_whole(folder: Path, read: Callable[[], Result]) -> Result:
+    """What `read` makes of the files in `folder`: all from before a writer put something else in
+    its place, or all from after. The tree of one model fits the weights of another that was trained
+    on the same labels, and together they answer nonsense.
+
+    Raises StoreError as `read` does, and if the folder is replaced all the time.
+    """
+    for _ in range(TRIES):
+        before = _identity(folder)
+        try:
+            result = read()
+        except StoreError:
+            if before == _identity(folder):
+                raise
+        else:
+            if before == _identity(folder):
+                return result
+    raise StoreError(f"{folder} was replaced {TRIES} times while it was read; try again later.")
+
+
+@contextmanager
+def described(folder: Path, what: str) -> Iterator[None]:
+    """Raises StoreError where the manifest of a folder turns out not to describe `what`."""
+    try:
+        yield
+    except (
+        AttributeError, KeyError, TypeError, ValueError, ConfigError, DataError, ShapeError,
+    ) as error:  # fmt: skip
+        raise StoreError(
+            f"{folder / MANIFEST} does not describe {what} ({error}); restore or rebuild the "
+            "folder."
+        ) from error
+
+
+def _identity(folder: Path) -> tuple[int, int, int] | None:
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns  # numbers of folders are used again
+
+
+def _read(folder: Path, kind: str, verify: bool) -> Store:
     manifest = read_manifest(folder)
     if manifest["kind"] != kind:
         raise StoreError(f"{folder} holds a {manifest['kind']}, not a {kind}.")
@@ -202,6 +254,15 @@ def read_manifest(folder: Path | str) -> Json:
         )
     content: Json = manifest
     return content
+
+
+def _is_manifest(file: Path) -> bool:
+    """Whether xmc wrote it, in whatever version."""
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError):
+        return False
+    return isinstance(manifest, dict) and manifest.get("format") == FORMAT
 
 
 def _describes_arrays(listing: Any) -> bool:

@@ -29,23 +29,24 @@ MOST_CHUNKS = 2.5
 MOST_IN_BUCKETS = 2**16 - 1
 """Rows of a chunk that are still counted in 16 bits."""
 
-_ARRAYS = (
-    "pointer",
-    "biases",
-    "chunk_pointer",
-    "bucket_pointer",
-    "remainder_pointer",
-    "shifts",
-    "index",
-    "remainders",
-    "row_base",
-    "row_pointer",
-    "places",
-    "values",
-    "exponent",
-    "dense",
-    "dense_columns",
-)
+_ARRAYS: dict[str, tuple[Any, ...]] = {
+    "pointer": (np.int64,),
+    "biases": (np.float32,),
+    "chunk_pointer": (np.int64,),
+    "bucket_pointer": (np.int64,),
+    "remainder_pointer": (np.int64,),
+    "shifts": (np.uint8,),
+    "index": (np.uint32,),
+    "remainders": (np.uint8, np.uint16),
+    "row_base": (np.int64,),
+    "row_pointer": (np.uint16, np.uint32),
+    "places": (np.uint8, np.uint16, np.int32),
+    "values": (np.uint16, np.float32),
+    "exponent": (np.int32,),
+    "dense": (np.uint16, np.float32),
+    "dense_columns": (np.int64,),
+}
+"""The types that search reads each array as."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,6 +179,10 @@ class ChunkedWeights:
                 row[place] = address_of(getattr(self, name))
         return row
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Copies are made anew from the arrays: what `row_of_table` remembers are addresses.
+        return type(self), (self.n_features, *self.arrays().values())
+
     def to_dense(self) -> tuple[Floats, Floats]:
         """(n_children, n_features) weights and (n_children,) biases; for small levels only."""
         dense = np.zeros((self.n_children, self.n_features), np.float32)
@@ -235,6 +240,12 @@ class ChunkedWeights:
         """Build from the arrays of `arrays()`, memory maps included; raises ShapeError if they do
         not fit together. Large arrays are not read."""
         weights = cls(n_features=n_features, **{name: arrays[name] for name in _ARRAYS})
+        for name, types in _ARRAYS.items():
+            if arrays[name].dtype not in types:
+                raise ShapeError(
+                    f"the array {name} of a level is of {arrays[name].dtype}, not of "
+                    f"{' or '.join(np.dtype(type_).name for type_ in types)}."
+                )
         n_chunks, rows = weights.n_chunks, int(weights.chunk_pointer[-1])
         width = weights.chunk_width
         as_masks = _form(width) == chunks.MASKS

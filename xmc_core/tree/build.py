@@ -3,7 +3,7 @@
 import numpy as np
 
 from xmc_core.config import TreeConfig
-from xmc_core.data.rows import Rows
+from xmc_core.data.rows import Rows, as_rows
 from xmc_core.errors import DataError
 from xmc_core.tree.kmeans import cluster_rows, prune_rows
 from xmc_core.tree.label_tree import LabelTree, group_neighbours
@@ -36,6 +36,7 @@ def build_label_tree(
     ----------
     Yu, Zhong, Zhang, Chang and Dhillon, "PECOS", JMLR 2022, section 3.
     """
+    label_features = as_rows(label_features)
     n_labels = label_features.shape[0]
     if n_labels == 0:
         raise DataError("a label tree needs at least one label, got none.")

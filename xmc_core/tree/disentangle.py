@@ -73,7 +73,7 @@ def disentangle_tree(
     Raises
     ------
     ShapeError
-        If Y or beams do not fit the tree or each other.
+        If Y or beams do not fit the tree or each other, or a label has no leaf to start from.
 
     References
     ----------
@@ -81,6 +81,11 @@ def disentangle_tree(
     Classification", NeurIPS 2021, section 3.
     """
     check_beams(tree, Y, beams)
+    if len(homeless := tree.labels_without_leaf()):
+        raise ShapeError(
+            f"{len(homeless):,} of {tree.n_labels:,} labels are in no leaf of the tree, such as "
+            f"label {homeless[0]}; each needs one to start from."
+        )
     choice = _Choice(tree, Y, beams, config.popularity, n_threads)
     min_gain = max(config.min_gain, int(MIN_SHARE * beams.nnz / tree.n_leaves))
     share = tree.n_labels / tree.n_leaves

@@ -24,7 +24,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from xmc_core.errors import DataError, ShapeError
-from xmc_core.persistence import fresh_store, read_store, write_store
+from xmc_core.persistence import described, fresh_store, read_store, write_store
 from xmc_core.types import Indices, Pointers, SparseRows
 
 KIND = "label-tree"
@@ -43,6 +43,10 @@ class LabelTree:
     n_labels: int
 
     def __post_init__(self) -> None:
+        # Kernels read them in these widths, whatever a matrix of scipy's had.
+        pointers = tuple(np.asarray(pointer, np.int64) for pointer in self.pointers)
+        object.__setattr__(self, "pointers", pointers)
+        object.__setattr__(self, "slot_labels", np.asarray(self.slot_labels, np.int32))
         n_nodes = 1
         for level, pointer in enumerate(self.pointers, start=1):
             if len(pointer) != n_nodes + 1 or pointer[0] != 0 or np.any(np.diff(pointer) < 0):
@@ -168,10 +172,13 @@ class LabelTree:
             )
 
     @classmethod
-    def load(cls, folder: Path) -> "LabelTree":
-        store = read_store(folder, KIND)
-        pointers = (store.arrays[f"level{t}.pointers"] for t in range(1, store.facts["depth"] + 1))
-        return cls(tuple(pointers), store.arrays["slot_labels"], store.facts["labels"])
+    def load(cls, folder: Path, *, verify: bool = False) -> "LabelTree":
+        """Raises StoreError if the folder is not a complete, unaltered tree."""
+        store = read_store(folder, KIND, verify=verify)
+        with described(folder, "a label tree"):
+            levels = range(1, store.facts["depth"] + 1)
+            pointers = tuple(store.arrays[f"level{t}.pointers"] for t in levels)
+            return cls(pointers, store.arrays["slot_labels"], store.facts["labels"])
 
 
 def parents(pointer: Pointers) -> Indices:
