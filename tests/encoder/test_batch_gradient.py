@@ -7,6 +7,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
+from xmc_core.encoder import device
 from xmc_core.encoder.contrastive import Relations, contrastive_loss
 from xmc_core.encoder.device import MasterWeights
 from xmc_core.encoder.gradients import BatchGradient, recomputing, trainable_weights
@@ -54,21 +55,26 @@ def test_is_that_of_the_whole_batch_at_once(config, planted, task):
         assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_fused_attention_is_put_aside_while_training_on_a_cpu(config, planted, task, monkeypatch):
+@pytest.mark.parametrize("long", [False, True])
+def test_fused_attention_is_put_aside_while_training_on_a_cpu(
+    config, planted, task, monkeypatch, long
+):
+    if long:  # as eager attention takes memory by the square
+        monkeypatch.setattr(device, "LONG", 4)
     batch = gradient_of(config, planted, task)
     settings = batch.encoder.model.config
     used = []
     forward = TextEncoder.forward
 
-    def watched(self, *arguments):
+    def watched(self, *arguments, **options):
         used.append(settings._attn_implementation)
         if len(used) > 4:
             raise ValueError("on the way")
-        return forward(self, *arguments)
+        return forward(self, *arguments, **options)
 
     monkeypatch.setattr(TextEncoder, "forward", watched)
     batch.of(longest_first(batch))
-    assert used == ["eager"] * 4  # one for each part
+    assert used == ["sdpa" if long else "eager"] * 4  # one for each part
     assert settings._attn_implementation == "sdpa"
     with pytest.raises(ValueError, match="on the way"):
         batch.of(longest_first(batch))
@@ -108,6 +114,7 @@ def test_recomputing_is_done_and_leaves_no_dropout_behind(config, planted, task,
     [
         torch.OutOfMemoryError("CUDA out of memory"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         MemoryError(),
     ],
 )

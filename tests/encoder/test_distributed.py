@@ -1,6 +1,12 @@
 """Several processes give what one gives, but for the order of sums."""
 
 import csv
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +20,9 @@ from xmc_core.encoder.gradients import BatchGradient, trainable_weights
 from xmc_core.encoder.head import Head, LevelTargets
 from xmc_core.encoder.model import TextEncoder
 from xmc_core.errors import ConfigError, EncoderError
+from xmc_core.persistence.locks import locked
+from xmc_core.reporting import Recorder
+from xmc_core.stages import xr_transformer
 from xmc_core.stages.inputs import Inputs
 from xmc_core.stages.runner import run_stage
 
@@ -50,7 +59,8 @@ def losses(paths):
 @pytest.mark.parametrize("changes", [{}, {"sharded": True}])
 def test_two_processes_have_the_loss_curve_of_one(tmp_path, planted, tree, alone, changes):
     alone, config = alone
-    two = config.replace(encoder={"devices": 2, **changes})
+    # Several threads each: those of a sharded encoder must still take their passes in order.
+    two = config.replace(encoder={"devices": 2, **changes}, n_threads=2)
     paths = finished(tmp_path, planted, tree, two)
     assert_allclose(losses(paths), losses(alone), rtol=2e-4)
     (encoded,), (expected,) = Inputs(paths).encoded(two), Inputs(alone).encoded(config)
@@ -69,6 +79,67 @@ def test_what_one_of_the_processes_refuses_is_the_stages_error(tmp_path, planted
     with pytest.raises(EncoderError, match=r"encoder\.levels is 5 but the tree has 3 levels"):
         run_stage("xr_transformer", paths, two, quiet=True)
     assert not paths.out("xr_transformer").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of a death")
+def test_processes_end_with_the_stage_that_is_killed(tmp_path):
+    (tmp_path / "sleeper.py").write_text(
+        "import os, sys, time; from pathlib import Path\n"
+        "Path(sys.argv[1], os.environ['RANK']).write_text(str(os.getpid()))\n"
+        "time.sleep(600)\n"
+    )
+    code = (
+        "import sys; from xmc_core.encoder.distributed import torchrun\n"
+        "torchrun('sleeper', [sys.argv[1]], 2)"
+    )
+    stage = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path.cwd()}"},
+    )
+    files = [tmp_path / "0", tmp_path / "1"]
+    within(60, lambda: all(file.exists() and file.read_text() for file in files))
+    stage.kill()
+    stage.wait()
+    pids = [int(file.read_text()) for file in files]
+    within(60, lambda: not any(map(is_running, pids)))
+
+
+def within(seconds, condition):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_fewer_gpus_than_devices_are_known_at_once(tmp_path, planted, tree, config, monkeypatch):
+    two = config.replace(encoder={"devices": 2})
+    paths = make_project(tmp_path, planted, tree, two)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match=r"encoder.devices is 2 but there are 1 GPUs here"):
+        run_stage("xr_transformer", paths, two, quiet=True)
+
+
+def test_a_second_run_waits_for_the_first(tmp_path, planted, tree, config):
+    paths = make_project(tmp_path, planted, tree, config)
+    told = Recorder()
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with ThreadPoolExecutor() as pool:
+        with locked(paths.scratch("xr_transformer") / "lock"):
+            done = pool.submit(xr_transformer.run, Inputs(paths), config, folder, told)
+            within(60, lambda: told.events)
+            assert "waiting for another process" in told.events[0]["text"]
+            assert not any(folder.iterdir())
+        done.result()
+    assert (folder / "encoder").exists()
 
 
 def test_a_batch_is_not_smaller_than_the_devices():

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from xmc_core.encoder.head import Head, LevelTargets
 from xmc_core.encoder.model import TextEncoder
 from xmc_core.encoder.plan import LevelPlan, plan_levels
 from xmc_core.encoder.validation import Validation
-from xmc_core.errors import ConfigError
+from xmc_core.errors import ConfigError, EncoderError
 from xmc_core.reporting import Recorder
 from xmc_core.tree import LabelTree
 
@@ -127,6 +129,39 @@ def test_a_long_curve_is_thinned_but_ends_with_the_last_step(config, planted, ta
     monkeypatch.setattr(finetune, "POINTS", 3)
     curve = train(config, planted, task, LevelPlan(2, 11, 1e-3, 8))[2]
     assert [point.step for point in curve] == [3, 6, 9, 11]
+
+
+def test_losses_are_not_asked_for_at_every_step(config, planted, task, monkeypatch):
+    # A GPU would stop for each. None is lost.
+    expected = train(config, planted, task)[2]
+    read = finetune._Training._read
+    reads = []
+    monkeypatch.setattr(
+        finetune._Training, "_read", lambda self, pace: (reads.append(1), read(self, pace))
+    )
+    report = Recorder()
+    assert train(config, planted, task, report=report)[2] == expected
+    assert len(reads) == 1
+    told = [event["step"] for event in report.events if event["event"] == "curve"]
+    assert told == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(("step", "words"), [(1, "the loss is"), (6, "weights are no numbers")])
+def test_a_gradient_that_is_no_number_ends_the_run(config, planted, task, monkeypatch, step, words):
+    of, kept, calls = gradients.BatchGradient.of, [], []
+
+    def overflowing(self, rows):
+        loss, found = of(self, rows)
+        calls.append(1)
+        if len(calls) == step:
+            found[0].fill_(float("inf"))
+        return loss, found
+
+    monkeypatch.setattr(gradients.BatchGradient, "of", overflowing)
+    sparse = replace(config, checkpoint_every=4)
+    with pytest.raises(EncoderError, match=rf"level 2: {words}.* Lower encoder.learning_rate"):
+        train(sparse, planted, task, keep=kept.append)
+    assert len(kept) == (step > 4)  # none with such weights
 
 
 def test_rows_without_any_label_do_no_harm(config, planted, tree):

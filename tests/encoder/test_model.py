@@ -91,6 +91,25 @@ def test_precision_on_cpu_is_bf16_where_it_computes_in_it(monkeypatch, units, ch
     assert kinds == {"auto": chosen, "fp32": torch.float32, "bf16": torch.bfloat16}
 
 
+def test_a_batch_that_memory_does_not_hold_is_cut_in_two(encoder, config, monkeypatch):
+    texts = ["t0w0 t1w1 t2w2", "t0w1", "t1w1 t2w3 t3w0", "t2w2 t0w0"] * 4
+    expected = encoder.embed(texts, config)
+    vectors, refused = TextEncoder.vectors, []
+
+    def scarce(self, tokens, rows, *arguments):
+        if len(rows) > 3:
+            refused.append(len(rows))
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return vectors(self, tokens, rows, *arguments)
+
+    monkeypatch.setattr(TextEncoder, "vectors", scarce)
+    assert_allclose(encoder.embed(texts, config), expected, atol=1e-3)
+    assert refused
+    monkeypatch.setattr(TextEncoder, "vectors", lambda *_: [0][1])
+    with pytest.raises(IndexError):
+        encoder.embed(texts, config)
+
+
 def test_progress_is_told_in_tokens(encoder, config, monkeypatch):
     monkeypatch.setattr("xmc_core.encoder.model.PROGRESS_SECONDS", 0.0)
     report = Recorder()

@@ -108,6 +108,18 @@ def test_other_settings_begin_anew(run, monkeypatch):
     assert not any(message.startswith("going on") for message in messages)
 
 
+def test_another_release_of_torch_begins_anew(run, monkeypatch):
+    from xmc_core.models import xr_transformer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(xr_transformer, "version", lambda name: "0.1")
+        stop_at(patch, 9)
+        with pytest.raises(StoppedError):
+            run("broken")
+    _, messages = run("broken")
+    assert not any(message.startswith("going on") for message in messages)
+
+
 def test_other_weights_of_the_same_name_begin_anew(run, monkeypatch, tiny_folder):
     weights = tiny_folder / "model.safetensors"
     original = weights.read_bytes()
@@ -124,6 +136,24 @@ def test_other_weights_of_the_same_name_begin_anew(run, monkeypatch, tiny_folder
     finally:
         weights.write_bytes(original)
     assert not any(message.startswith("going on") for message in messages)
+
+
+def test_what_memory_had_room_for_is_known_at_the_next_level(run, monkeypatch):
+    from xmc_core.encoder import gradients
+
+    begun, vectors = [], gradients.BatchGradient.vectors
+
+    def scarce(self, rows):
+        begun.append(self.max_tokens)
+        if self.max_tokens > 64:
+            raise MemoryError
+        return vectors(self, rows)
+
+    monkeypatch.setattr(gradients.BatchGradient, "vectors", scarce)
+    run("scarce", train_tokens=128)
+    assert 128 in begun[:4]
+    assert begun[-1] == 64
+    assert sum(tokens == 128 for tokens in begun) <= 4  # at the first step of the first level
 
 
 def test_what_an_older_run_was_killed_at_does_not_come_back(tmp_path):

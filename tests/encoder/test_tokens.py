@@ -58,6 +58,27 @@ def test_blocks_make_no_difference(tiny_tokenizer, monkeypatch):
     assert_array_equal(pieces.offsets, whole.offsets)
 
 
+def test_blocks_of_long_texts_are_small(tiny_tokenizer, monkeypatch):
+    whole = tokenize(TEXTS, tiny_tokenizer, 16)
+    encode, sizes = tiny_tokenizer.backend_tokenizer.encode_batch_fast, []
+    tokenizer = Gapped(tiny_tokenizer, 5)
+    tokenizer.encode_batch_fast = lambda block, **options: (
+        sizes.append(len(block)) or encode(block, **options)
+    )
+    monkeypatch.setattr(module, "BLOCK_CHARACTERS", 40)
+    pieces = tokenize(TEXTS, tokenizer, 16)
+    assert sizes == [2, 1, 2]
+    assert_array_equal(pieces.ids, whole.ids)
+    assert_array_equal(pieces.offsets, whole.offsets)
+
+
+def test_widths_do_not_pass_what_the_model_has_positions_for(tiny_tokenizer):
+    store = tokenize(TEXTS, tiny_tokenizer, 16)
+    assert store.padded(np.array([2, 4]), 12)[0].shape == (2, 24)
+    assert store.padded(np.array([2, 4]), 12, 18)[0].shape == (2, 18)
+    assert store.padded(np.array([2, 4]), 12, 10)[0].shape == (2, 16)  # no token is lost
+
+
 def test_keeps_the_special_tokens_of_a_long_text(tiny_tokenizer):
     store = tokenize(["t0w0 " * 100], tiny_tokenizer, 8)
     assert len(store.ids) == 8

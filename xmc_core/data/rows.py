@@ -156,13 +156,13 @@ def require_finite(values: NDArray[Any], name: str = "X", what: str = "features"
         raise DataError(f"{name} holds a NaN or an infinity; {what} must be finite numbers.")
 
 
-def as_labels(Y: Any) -> SparseRows:
+def as_labels(matrix: Any) -> SparseRows:
     """Y as rows, see `as_rows`, with a positive value for each label that applies: stored zeros are
     left out, and signs, as values of both would cancel in sums up the tree.
 
     Raises DataError if a value is not finite, or a column lies outside the matrix.
     """
-    Y = as_rows(Y)
+    Y = as_rows(matrix)
     require_finite(Y.data, "Y", "labels")
     if Y.data.min(initial=1) <= 0:
         Y = csr_array(abs(Y))

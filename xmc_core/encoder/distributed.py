@@ -4,12 +4,13 @@ Each holds the whole model (data parallel) or a share of it (`encoder.sharded`, 
 share of every batch, and adds its gradients to the others'. Only the first one reports and writes.
 """
 
+import ctypes
 import math
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -92,6 +93,15 @@ class World:
 ALONE = World()
 
 
+def is_sharded(model: torch.nn.Module) -> bool:
+    """Whether each process holds a share of the model, see sharded.py."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return False
+    from torch.distributed.fsdp import FSDPModule  # not for those who only ask a model
+
+    return isinstance(model, FSDPModule)
+
+
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     bucket: list[Tensor] = []
     numbers = 0
@@ -129,15 +139,33 @@ def local_device(device: torch.device) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
+PR_SET_PDEATHSIG = 1
+
+
+def _ends_with(parent: int) -> Callable[[], None] | None:
+    """What a child calls to be sent SIGTERM when its parent is gone."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl  # looked up now: between fork and exec little may be done
+
+    def call() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # gone already
+            os._exit(1)
+
+    return call
+
+
 def torchrun(module: str, arguments: Sequence[str], processes: int) -> None:
     """Run a module in `processes` processes on this machine, and wait for them.
 
-    Raises EncoderError if one of them fails; the others are stopped then.
+    On Linux they end when this process does, even if it is killed. Raises EncoderError if one of
+    them fails; the others are stopped then.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(processes), "-m", module, *arguments]
     environment: dict[str, Any] = {"OMP_NUM_THREADS": "1", **os.environ}
-    with subprocess.Popen(command, env=environment) as process:
+    with subprocess.Popen(command, env=environment, preexec_fn=_ends_with(os.getpid())) as process:
         try:
             code = process.wait()
         except BaseException:

@@ -5,6 +5,7 @@ adds noise, and it costs 11 to 17 % of a step on CPU. It would also be the one r
 inside a step, which could not be the same on every number of threads.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -17,15 +18,16 @@ from xmc_core.config import EncoderConfig
 from xmc_core.encoder.batches import training_batches
 from xmc_core.encoder.checkpoint import Saved, packed, unpacked
 from xmc_core.encoder.device import MasterWeights
-from xmc_core.encoder.distributed import ALONE, World
+from xmc_core.encoder.distributed import ALONE, World, is_sharded
 from xmc_core.encoder.gradients import BatchGradient, recomputing, trainable_weights
 from xmc_core.encoder.head import Head, LevelTargets
 from xmc_core.encoder.losses import rate_factor
 from xmc_core.encoder.model import TextEncoder
 from xmc_core.encoder.plan import LevelPlan
-from xmc_core.encoder.sharded import ShardedGradient, dealt, full, is_sharded
+from xmc_core.encoder.sharded import ShardedGradient, dealt, full
 from xmc_core.encoder.tokens import TokenStore
 from xmc_core.encoder.validation import RANKS, Validation
+from xmc_core.errors import EncoderError
 from xmc_core.reporting import PROGRESS_SECONDS, SILENT, Reporter, peak_memory_mb
 from xmc_core.types import Indices, Json
 
@@ -74,6 +76,8 @@ class LevelCurve:
 
     points: tuple[CurvePoint, ...]
     looks: tuple[Look, ...] = ()
+    train_tokens: int = 0
+    """What memory had room for at the end: `encoder.train_tokens`, or less."""
 
 
 def train_level_head(
@@ -104,6 +108,9 @@ def train_level_head(
     `keep` is given a checkpoint every `config.checkpoint_every` steps and after the last; with
     `saved`, one of these, training goes on from there. Steps count on from `first_step`; of
     `total_steps` in all levels, the time left is told.
+
+    Raises EncoderError if a text is too much for the memory, or if losses or weights are no numbers
+    any more.
     """
     training = _Training(
         encoder, head, tokens, task, plan, config, validation, n_threads, world, report
@@ -118,7 +125,9 @@ def train_level_head(
             training.restore(saved)
         with recomputing(encoder, config.gradient_checkpointing):
             training.run(keep)
-        return LevelCurve(tuple(training.points), tuple(training.looks))
+        return LevelCurve(
+            tuple(training.points), tuple(training.looks), training.gradient.max_tokens
+        )
     finally:
         torch.set_num_threads(torch_threads)
         training.weights.close()
@@ -145,7 +154,7 @@ class _Training:
         self.validation = validation
         self.n_threads, self.world, self.report = n_threads, world, report
         trained = trainable_weights(encoder)
-        sharded = is_sharded(encoder)
+        sharded = is_sharded(encoder.model)
         self.gradient = (ShardedGradient if sharded else BatchGradient)(
             encoder, head, tokens, task, config, trained,
             n_threads=n_threads, world=world, report=report,
@@ -176,6 +185,9 @@ class _Training:
         self.pending: list[Tensor] = []
         """Losses since the last point, still on the device: asking for them would stop it."""
 
+        self.unread: list[tuple[int, float, Tensor]] = []
+        """Points since somebody looked, also on the device: step, learning rate, loss."""
+
         self.best: list[Tensor] = []
         """The weights at the best look so far, on the CPU."""
 
@@ -205,8 +217,11 @@ class _Training:
             if look:
                 self._look()
             last = self.over
-            if keep and (last or _due(self.done, config.checkpoint_every)):
-                keep(self.state())
+            if last or (keep is not None and _due(self.done, config.checkpoint_every)):
+                self._read(pace)
+                self._require_numbers()
+                if keep is not None:
+                    keep(self.state())
         if self.best:
             self._assign(self.best)
 
@@ -242,22 +257,38 @@ class _Training:
 
         every = max(plan.steps // POINTS, 1)
         if point or self.done % every == 0 or self.done == plan.steps:
-            reached = CurvePoint(
-                self.first_step + self.done,
-                plan.level,
-                float(torch.stack(self.pending).mean()),
-                factor * plan.learning_rate,
-            )
-            self.points.append(reached)
+            mean = torch.stack(self.pending).mean()
+            self.unread.append((self.first_step + self.done, factor * plan.learning_rate, mean))
             self.pending = []
-            self.report.curve(
-                reached.step,
-                level=plan.level,
-                loss=reached.loss,
-                learning_rate=reached.learning_rate,
-                **pace.figures(),
-            )
+        if point or pace.due:
+            self._read(pace)
         pace.tell()
+
+    def _read(self, pace: "_Pace") -> None:
+        """Bring the points of the curve from the device, and tell them."""
+        if not self.unread:
+            return
+        level, figures = self.plan.level, pace.figures()
+        losses = torch.stack([loss for _, _, loss in self.unread]).tolist()
+        for (step, rate, _), loss in zip(self.unread, losses, strict=True):
+            if not math.isfinite(loss):
+                raise self._diverged(f"the loss is {loss} at step {step:,}")
+            self.points.append(CurvePoint(step, level, loss, rate))
+            self.report.curve(step, level=level, loss=loss, learning_rate=rate, **figures)
+        self.unread = []
+
+    def _require_numbers(self) -> None:
+        """A single infinity among gradients takes all weights with it, and no later step brings
+        them back: better to say so than to keep them."""
+        sound = torch.stack([torch.isfinite(full(master)).all() for master in self.masters])
+        if not bool(sound.all()):
+            raise self._diverged(f"weights are no numbers after step {self.first_step + self.done}")
+
+    def _diverged(self, what: str) -> EncoderError:
+        return EncoderError(
+            f"level {self.plan.level}: {what}. Lower encoder.learning_rate, or set "
+            "encoder.precision to fp32; what was kept before that is still there."
+        )
 
     def _look(self) -> None:
         assert self.validation is not None
@@ -351,12 +382,16 @@ class _Pace:
         )
         return {"tokens_per_second": round(speed, 1), "memory_mb": round(memory, 1)}
 
+    @property
+    def due(self) -> bool:
+        """Whether it is time to tell something."""
+        return time.monotonic() - self.told >= PROGRESS_SECONDS
+
     def tell(self) -> None:
         """Progress over all levels, every few seconds."""
-        now = time.monotonic()
-        if now - self.told < PROGRESS_SECONDS:
+        if not self.due:
             return
-        self.told = now
+        now = self.told = time.monotonic()
         training = self.training
         steps = training.done - self.done_before
         at = training.first_step + training.done

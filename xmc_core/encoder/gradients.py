@@ -20,7 +20,14 @@ from torch import Tensor
 from xmc_core.config import EncoderConfig
 from xmc_core.encoder.batches import micro_batches
 from xmc_core.encoder.contrastive import contrastive_loss
-from xmc_core.encoder.device import autocast, on_device, resolve_dtype, run_jobs, training_attention
+from xmc_core.encoder.device import (
+    autocast,
+    is_out_of_memory,
+    on_device,
+    resolve_dtype,
+    run_jobs,
+    training_attention,
+)
 from xmc_core.encoder.distributed import ALONE, World
 from xmc_core.encoder.head import Head, LevelTargets
 from xmc_core.encoder.model import TextEncoder
@@ -74,6 +81,7 @@ class BatchGradient:
         report: Reporter = SILENT,
     ) -> None:
         self.encoder, self.head, self.tokens, self.task = encoder, head, tokens, task
+        self.lengths = tokens.lengths
         self.loss, self.n_threads, self.world, self.report = config.loss, n_threads, world, report
         self.contrastive, self.temperature = config.contrastive, config.temperature
         self.dtype = resolve_dtype(config.precision, encoder.device)
@@ -82,6 +90,7 @@ class BatchGradient:
         on_cpu = encoder.device.type == "cpu"
         self._at_least = max(CPU_PARTS // world.size, 1) if on_cpu else 1
         self._multiple = 1 if on_cpu else GPU_MULTIPLE
+        self._widest = encoder.positions
 
     def of(self, rows: Indices) -> tuple[Tensor, list[Tensor]]:
         """Mean loss of the batch and its gradients, float32, in the order of `parameters`.
@@ -89,7 +98,8 @@ class BatchGradient:
         Raises EncoderError if a single text is too much for the memory.
         """
         mine, n_rows = self.world.rows(rows)
-        with training_attention(self.encoder.model, self.encoder.device):
+        longest = int(self.lengths[rows].max())
+        with training_attention(self.encoder.model, self.encoder.device, longest):
             while (result := self._attempt(rows, mine, n_rows)) is None:
                 self._halve(rows)
         loss, gradients = result
@@ -117,7 +127,7 @@ class BatchGradient:
 
     def parts(self, rows: Indices) -> list["_Part"]:
         """Rows that go through the encoder together, one after another."""
-        cut = micro_batches(rows, self.tokens.lengths, self.max_tokens, self._at_least)
+        cut = micro_batches(rows, self.lengths, self.max_tokens, self._at_least)
         return [_Part(rows) for rows in cut]
 
     def _within_memory(self, work: Callable[[], Result]) -> Result | None:
@@ -139,7 +149,7 @@ class BatchGradient:
     def _encode(self, parts: Sequence["_Part"]) -> list[Tensor]:
         """Vectors of all parts. What these need for the way back is kept if they may be in memory
         together (`encoder.train_tokens`); else they are encoded again then."""
-        lengths = self.tokens.lengths
+        lengths = self.lengths
         keep = sum(len(p.rows) * int(lengths[p.rows].max()) for p in parts) <= self.max_tokens
 
         def encode(part: "_Part") -> Tensor:
@@ -211,14 +221,12 @@ class BatchGradient:
 
     def vectors(self, rows: Indices) -> Tensor:
         """Encode some rows."""
-        device = self.encoder.device
-        ids, mask = (on_device(array, device) for array in self.tokens.padded(rows, self._multiple))
-        return self.encoder.forward(ids, mask, self.dtype)
+        return self.encoder.vectors(self.tokens, rows, self.dtype, self._multiple, self._widest)
 
     def _halve(self, rows: Indices) -> None:
         if self.encoder.device.type == "cuda":
             torch.cuda.empty_cache()
-        longest = int(self.tokens.lengths[rows].max())
+        longest = int(self.lengths[rows].max())
         if self.max_tokens <= longest:
             raise EncoderError(
                 f"a single text of {longest:,} tokens does not fit into the memory of "
@@ -232,13 +240,6 @@ class BatchGradient:
         )
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch says that memory ran out, on whatever device."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
-
-
 @contextmanager
 def recomputing(encoder: TextEncoder, wanted: bool) -> Iterator[None]:
     """With `wanted`, layers keep their input alone and compute the rest again on the way back.
@@ -250,11 +251,6 @@ def recomputing(encoder: TextEncoder, wanted: bool) -> Iterator[None]:
         yield
         return
     model: Any = encoder.model
-    if not model.supports_gradient_checkpointing:
-        raise EncoderError(
-            f"{type(model).__name__} cannot recompute its layers; set "
-            "encoder.gradient_checkpointing to false."
-        )
     # transformers 5 renames these on the way.
     enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
     disable = getattr(

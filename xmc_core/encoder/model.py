@@ -16,8 +16,16 @@ from torch.utils._pytree import tree_map_only
 
 from xmc_core.config import EncoderConfig
 from xmc_core.encoder.batches import encoding_batches
-from xmc_core.encoder.device import autocast, on_device, pick_device, resolve_dtype, run_jobs
-from xmc_core.encoder.distributed import ALONE, World
+from xmc_core.encoder.device import (
+    autocast,
+    is_out_of_memory,
+    on_device,
+    pick_device,
+    resolve_dtype,
+    run_jobs,
+    take_masks_unseen,
+)
+from xmc_core.encoder.distributed import ALONE, World, is_sharded
 from xmc_core.encoder.tokens import TokenStore, cut_to, largest_id, tokenize
 from xmc_core.encoder.weights import resolve_encoder, sha256
 from xmc_core.errors import ConfigError, EncoderError, StoreError
@@ -55,8 +63,10 @@ class TextEncoder:
             If it is not on this machine, or its files are damaged or incomplete.
         ConfigError
             If encoder.max_length is more than it has positions for, encoder.frozen_layers leaves
-            no layer, or encoder.components are more than its dimensions.
+            no layer, encoder.components are more than its dimensions, or it or the device cannot do
+            what encoder.gradient_checkpointing or encoder.precision asks for.
         """
+        resolve_dtype(config.precision, device or pick_device())
         folder = resolve_encoder(config.name)
         encoder = cls._open(folder, config.pooling, config.max_length, device)
         if config.max_length > (positions := encoder.positions):
@@ -75,6 +85,11 @@ class TextEncoder:
                 f"{len(encoder.layers)} layers; leave one to be trained, or set encoder.levels to "
                 "0 for a frozen encoder."
             )
+        if config.gradient_checkpointing and not encoder.recomputes:
+            raise ConfigError(
+                f"encoder.gradient_checkpointing is set but the {type(encoder.model).__name__} of "
+                f"{config.name} cannot compute its layers anew; set it to false."
+            )
         encoder.freeze(config.frozen_layers)
         return encoder
 
@@ -87,7 +102,36 @@ class TextEncoder:
         cut_to(max_length, tokenizer)
         # Dropout stays off while training too (eval mode): see finetune.py.
         model.to(device).eval()
-        return cls(model, tokenizer, pooling, max_length, device)
+        if device.type == "cuda":
+            take_masks_unseen(model)
+        encoder = cls(model, tokenizer, pooling, max_length, device)
+        encoder._leave_out_pooler(folder)
+        return encoder
+
+    def _leave_out_pooler(self, folder: Path) -> None:
+        """Where no one asks for a pooling layer: trained for another purpose, it costs time. Some
+        kinds cannot do without; raises EncoderError for those that cannot encode a text at all."""
+        model: Any = self.model
+        pooler = getattr(model, "pooler", None)
+        tries = [pooler] if pooler is None or self.pooling == "pooler" else [None, pooler]
+        for number, kept in enumerate(tries, start=1):
+            if pooler is not None:
+                model.pooler = kept
+            try:
+                with torch.no_grad():
+                    self._first_pass()
+                return
+            except Exception as error:  # whatever a model's code raises
+                if number == len(tries):
+                    raise EncoderError(
+                        f"the {type(model).__name__} in {folder} cannot encode a text by itself "
+                        f"({error}); choose an encoder such as BERT, RoBERTa or ModernBERT."
+                    ) from error
+
+    def _first_pass(self) -> Tensor:
+        """The vector of a text of two tokens."""
+        ids = torch.zeros((1, 2), dtype=torch.int64, device=self.device)
+        return self.forward(ids, torch.ones_like(ids, dtype=torch.bool), torch.float32)
 
     @property
     def n_dims(self) -> int:
@@ -107,8 +151,17 @@ class TextEncoder:
         """The most tokens that a text may have."""
         known = int(getattr(self.model.config, "max_position_embeddings", None) or 0)
         known = known if known > 0 else 2**31  # XLNet, whose positions are relative, says -1
-        # RoBERTa's positions start behind the padding id; only its tokeniser knows the rest.
+        for name, module in self.model.named_modules():
+            if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+                # RoBERTa's positions start behind the padding id.
+                before = 0 if module.padding_idx is None else module.padding_idx + 1
+                known = min(known, module.num_embeddings - before)
         return min(known, int(self.tokenizer.model_max_length))
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether it can do what `encoder.gradient_checkpointing` asks for."""
+        return bool(getattr(self.model, "supports_gradient_checkpointing", False))
 
     def freeze(self, n_layers: int = 0) -> None:
         """Mark (by `requires_grad`) what fine-tuning leaves as pretrained: the table of word
@@ -117,9 +170,8 @@ class TextEncoder:
         table = self.model.get_input_embeddings().weight  # type: ignore[operator]
         weights = [w.requires_grad_() for w in self.model.parameters() if w is not table]
         table.requires_grad_(False)
-        ids = torch.zeros((1, 2), dtype=torch.int64, device=self.device)
         with _detached(self.layers[n_layers]) if n_layers else nullcontext():
-            vector = self.forward(ids, torch.ones_like(ids, dtype=torch.bool), torch.float32)
+            vector = self._first_pass()
         gradients = torch.autograd.grad(vector.sum(), weights, allow_unused=True)
         for weight, gradient in zip(weights, gradients, strict=True):
             weight.requires_grad_(gradient is not None)
@@ -130,13 +182,31 @@ class TextEncoder:
         """Token ids of `texts`, each cut to max_length; in a file, with `folder`."""
         return tokenize(texts, self.tokenizer, self.max_length, report, folder)
 
-    def forward(self, ids: Tensor, mask: Tensor, dtype: torch.dtype) -> Tensor:
-        """(texts, hidden size) float32 unit vectors of padded token ids and their mask.
+    def vectors(
+        self,
+        tokens: TokenStore,
+        rows: Indices,
+        dtype: torch.dtype,
+        multiple: int = 1,
+        widest: int | None = None,
+    ) -> Tensor:
+        """(rows, hidden size) float32 unit vectors of some texts, padded as `TokenStore.padded`
+        does."""
+        ids, mask = tokens.padded(rows, multiple, widest)
+        return self.forward(
+            on_device(ids, self.device), on_device(mask, self.device), dtype, full=bool(mask.all())
+        )
+
+    def forward(
+        self, ids: Tensor, mask: Tensor, dtype: torch.dtype, *, full: bool = False
+    ) -> Tensor:
+        """(texts, hidden size) float32 unit vectors of padded token ids and their mask; `full`: it
+        is known to hide nothing.
 
         Inside the transformer matrix products run in `dtype`; pooling is float32.
         """
         with autocast(self.device, dtype):
-            output = self.model(input_ids=ids, attention_mask=mask.long())
+            output = self.model(input_ids=ids, attention_mask=None if full else mask.long())
         if self.pooling == "pooler":
             return torch.nn.functional.normalize(output.pooler_output.float(), dim=1)
         hidden = output.last_hidden_state.float()
@@ -170,7 +240,8 @@ class TextEncoder:
         as no component of a unit vector passes 1: they keep three digits more than bf16 would.
 
         With `out`, a memory-mapped file perhaps, rows are written there, batch by batch. Several
-        processes encode a share each, and all see the result.
+        processes encode a share each, and all see the result. A batch that memory does not hold is
+        cut in two.
         """
         tokens = texts if isinstance(texts, TokenStore) else self.tokenize(texts, report)
         dtype = resolve_dtype(config.precision, self.device)
@@ -180,21 +251,32 @@ class TextEncoder:
             else config.batch_tokens
         )
         embeddings = np.zeros((len(tokens), self.n_dims), np.float16) if out is None else out
-        batches = world.share(encoding_batches(tokens.lengths, limit))
+        lengths = tokens.lengths
+        batches = world.share(encoding_batches(lengths, limit))
+        in_step = is_sharded(self.model)  # all processes take the same passes, one after another
         told = _Progress(report, len(tokens.ids) // world.size)
+
+        def encoded(rows: Indices) -> Halves:
+            try:
+                with torch.no_grad():
+                    vectors = self.in_components(self.vectors(tokens, rows, dtype))
+                halves: Halves = vectors.half().cpu().numpy()
+                return halves
+            except (MemoryError, RuntimeError) as error:
+                if len(rows) == 1 or in_step or not is_out_of_memory(error):
+                    raise
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            return np.concatenate([encoded(half) for half in np.array_split(rows, 2)])
 
         def encode(job: tuple[Indices, bool]) -> None:
             rows, counts = job
-            ids, mask = tokens.padded(rows)
-            with torch.no_grad():
-                vectors = self.in_components(
-                    self.forward(on_device(ids, self.device), on_device(mask, self.device), dtype)
-                )
+            vectors = encoded(rows)
             if counts:
-                embeddings[rows] = vectors.half().cpu().numpy()
-            told.add(int(mask.sum()))
+                embeddings[rows] = vectors
+            told.add(int(lengths[rows].sum()))
 
-        run_jobs(encode, batches, self.device, n_threads)
+        run_jobs(encode, batches, self.device, 1 if in_step else n_threads)
         if out is None and world.size > 1:  # a file is one for all; memory is each one's own
             total = torch.from_numpy(embeddings).to(self.device)
             world.add([total])
@@ -280,10 +362,7 @@ class _Progress:
 
 
 def _read(folder: Path, pooling: str) -> tuple[Any, Any]:
-    """The model, in float32, and the tokeniser of a folder.
-
-    A pooling layer that is not asked for is left out: trained for another purpose, it costs time.
-    """
+    """The model, in float32, and the tokeniser of a folder."""
     try:
         with _quiet():
             model, found = transformers.AutoModel.from_pretrained(
@@ -324,8 +403,6 @@ def _read(folder: Path, pooling: str) -> tuple[Any, Any]:
             f"encoder.pooling is pooler, but the {type(model).__name__} in {folder} has no pooling "
             "layer; use mean or first."
         )
-    if not pooled and getattr(model, "pooler", None) is not None:
-        model.pooler = None
     return model, tokenizer
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from xmc_core.encoder.gradients import BatchGradient, is_out_of_memory
+from xmc_core.encoder.device import is_out_of_memory
+from xmc_core.encoder.gradients import BatchGradient
 from xmc_core.encoder.model import TextEncoder
 from xmc_core.errors import EncoderError
 from xmc_core.types import Indices
@@ -25,10 +26,6 @@ def shard(encoder: TextEncoder, dtype: torch.dtype) -> None:
     # By default what lies outside the layers stays together after a forward pass; the model then
     # shows whole weights in place of the shares that the optimiser knows.
     fully_shard(encoder.model, mp_policy=policy, reshard_after_forward=True)
-
-
-def is_sharded(encoder: TextEncoder) -> bool:
-    return isinstance(encoder.model, FSDPModule)
 
 
 def full(tensor: Tensor) -> Tensor:

@@ -21,6 +21,10 @@ from xmc_core.types import Flags, Pointers
 BLOCK = 4096
 """Texts given to the tokeniser at once: enough for its threads, little to hold as lists."""
 
+BLOCK_CHARACTERS = 2**23
+"""No more of them than have so many characters: the tokeniser encodes all of a text before it cuts
+it, and takes 25 bytes a character (13 GB for 4,096 texts that are cut at 2,048 tokens)."""
+
 CHARACTERS_PER_TOKEN = 64
 """A text is cut after this many characters per token of max_length, as tokenising the rest of a
 book costs far more than the few tokens that are kept. English has 4 to 5 characters a token."""
@@ -60,14 +64,18 @@ class TokenStore:
             ]
         return TokenStore(ids, offsets, self.pad)
 
-    def padded(self, rows: NDArray[Any], multiple: int = 1) -> tuple[Pointers, Flags]:
-        """Ids and mask of some texts, (len(rows), longest of them, rounded up to `multiple`); the
-        mask is true on tokens."""
+    def padded(
+        self, rows: NDArray[Any], multiple: int = 1, widest: int | None = None
+    ) -> tuple[Pointers, Flags]:
+        """Ids and mask of some texts, (len(rows), longest of them, rounded up to `multiple`, though
+        not beyond `widest`, the model's positions); the mask is true on tokens."""
         starts, ends = self.offsets[rows], self.offsets[np.asarray(rows) + 1]
         longest = max(
             1, int((ends - starts).max(initial=0))
         )  # models want a token, if a hidden one
         width = -(-longest // multiple) * multiple
+        if widest is not None:
+            width = max(longest, min(width, widest))
         positions = starts[:, None] + np.arange(width)
         mask = positions < ends[:, None]
         ids = np.full(mask.shape, self.pad, np.int64)
@@ -106,14 +114,27 @@ def tokenize(
     kind = np.dtype(np.uint16 if largest_id(tokenizer) < 2**16 else np.int32)
     characters = max_length * CHARACTERS_PER_TOKEN
     lengths = np.zeros(len(texts) + 1, np.int64)
-    blocks = row_blocks(len(texts), BLOCK)
+    blocks = _blocks(texts, characters)
     with _Ids(kind, folder) as ids:
-        for start, end in report.track(blocks, len(blocks), f"blocks of {BLOCK:,} texts tokenised"):
+        for start, end in report.track(blocks, len(blocks), "blocks of texts tokenised"):
             block = [text[:characters] for text in texts[start:end]]
             encoded = backend.encode_batch_fast(block, add_special_tokens=True)
             lengths[start + 1 : end + 1] = [len(text.ids) for text in encoded]
             ids.append(np.array([i for text in encoded for i in text.ids], kind))
     return TokenStore(ids.array(), np.cumsum(lengths), tokenizer.pad_token_id)
+
+
+def _blocks(texts: Sequence[str], characters: int) -> list[tuple[int, int]]:
+    """Half-open ranges of texts to be tokenised together, of each its first `characters`."""
+    blocks = []
+    start = held = 0
+    for i, text in enumerate(texts):
+        length = min(len(text), characters)
+        if i > start and (i - start == BLOCK or held + length > BLOCK_CHARACTERS):
+            blocks.append((start, i))
+            start, held = i, 0
+        held += length
+    return [*blocks, (start, len(texts))] if len(texts) else []
 
 
 def largest_id(tokenizer: Any) -> int:

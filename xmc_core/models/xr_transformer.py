@@ -9,7 +9,8 @@ give the final answer.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +24,12 @@ from xmc_core.encoder.checkpoint import Saved, Scratch, fingerprint
 from xmc_core.encoder.components import reduce_embeddings, with_components
 from xmc_core.encoder.contrastive import Relations
 from xmc_core.encoder.device import MasterWeights, resolve_dtype
-from xmc_core.encoder.distributed import ALONE, World
+from xmc_core.encoder.distributed import ALONE, World, is_sharded
 from xmc_core.encoder.finetune import CurvePoint, Look, curves, train_level_head
 from xmc_core.encoder.head import Head, LevelTargets
 from xmc_core.encoder.model import TextEncoder
 from xmc_core.encoder.plan import LevelPlan, plan_levels
-from xmc_core.encoder.sharded import full, is_sharded, shard
+from xmc_core.encoder.sharded import full, shard
 from xmc_core.encoder.tokens import TokenStore
 from xmc_core.encoder.validation import Validation
 from xmc_core.encoder.weights import weights_digest
@@ -186,8 +187,10 @@ class _Prepared:
 
 
 KIND = "prepared-level"
-PARTS = ("encoder", "features", "inference", "kernels", "models", "rankers", "solvers")
-"""Of the library: what decides on the outcome of a step. A checkpoint of other code is not used."""
+PARTS = ("data", "encoder", "features", "inference", "kernels", "models", "rankers", "solvers")
+"""Of the library: what decides on the outcome of a step. A checkpoint of other code is not used,
+nor one that other releases of these computed:"""
+OTHERS = ("torch", "transformers", "tokenizers", "numba", "numpy")
 
 
 class _Run:
@@ -222,6 +225,9 @@ class _Run:
         self.first_step = 0
         self.points: list[CurvePoint] = []
         self.looks: list[Look] = []
+        self.train_tokens = config.encoder.train_tokens
+        """What the level before had memory for."""
+
         self.saved: Saved | None = None
         self.scratch: Scratch | None = None
         if scratch is None:
@@ -254,6 +260,8 @@ class _Run:
                 "weights": weights_digest(self.config.encoder.name),
                 "rankers": settings["rankers"],
                 "post_processor": settings["inference"]["post_processor"],
+                "dtype": str(resolve_dtype(self.config.encoder.precision, self.encoder.device)),
+                "releases": [version(name) for name in OTHERS],
             },
             [file for part in PARTS for file in Path(xmc_core.__path__[0], part).glob("*.py")],
         )  # fmt: skip
@@ -272,7 +280,7 @@ class _Run:
                 self.tokens.take(rows),
                 task,
                 plan,
-                settings,
+                replace(settings, train_tokens=self.train_tokens),
                 validation=validation,
                 first_step=self.first_step,
                 total_steps=total_steps,
@@ -284,6 +292,7 @@ class _Run:
             )
             self.points += curve.points
             self.looks += curve.looks
+            self.train_tokens = curve.train_tokens
             self.saved = None
         self.first_step += plan.steps
 
@@ -324,7 +333,8 @@ class _Run:
     def _embed(self, tokens: TokenStore, out: Halves | None = None) -> Halves:
         settings = self.config.encoder
         dtype = resolve_dtype(settings.precision, self.encoder.device)
-        weights = MasterWeights([] if is_sharded(self.encoder) else [self.encoder.model], dtype)
+        model = self.encoder.model
+        weights = MasterWeights([] if is_sharded(model) else [model], dtype)
         try:
             return self.encoder.embed(
                 tokens,

@@ -8,6 +8,7 @@ in every run on the same input, so clocks and memory go into the `finished` even
 
 import importlib
 import json
+import shutil
 from pathlib import Path
 from typing import Protocol
 
@@ -49,5 +50,7 @@ def run_stage(
     except BaseException as error:
         report.emit("failed", error=str(error) or type(error).__name__)
         raise
+    # Only now: killed before, the stage would have to go on from what lies there.
+    shutil.rmtree(paths.scratch(name), ignore_errors=True)
     report.finished()
     return report.facts

@@ -7,19 +7,20 @@ each has the files of a single model, in members/0/, 1/ ...
 
 import csv
 import json
-import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from xmc_core.config import Config, config_from_mapping, to_mapping
-from xmc_core.errors import EncoderError, XmcError
+from xmc_core.errors import ConfigError, EncoderError, XmcError
 from xmc_core.models.pipeline import member_folders
 from xmc_core.persistence import read_store, write_store
 from xmc_core.persistence.atomic import write_text
+from xmc_core.persistence.locks import locked
 from xmc_core.reporting import SILENT, MemberReporter, Reporter, StageReporter
 from xmc_core.stages.inputs import Inputs
 from xmc_core.stages.paths import ProjectPaths
@@ -37,6 +38,8 @@ JOB, FAILED = "job.json", "failed.txt"
 def run(inputs: Inputs, config: Config, out: Path, report: Reporter) -> None:
     """Fine-tune level by level and encode train and test; `encoder: none` gives zero columns."""
     members, scratch = config.members, inputs.paths.scratch(STAGE)
+    for own in members:
+        check_devices(own)
     folders = member_folders(out, len(members))
     if len(members) == 1:
         run_member(inputs, config, out, scratch, None, report)
@@ -49,8 +52,6 @@ def run(inputs: Inputs, config: Config, out: Path, report: Reporter) -> None:
         write_store(out, "members", facts={"members": len(members)})
         join_curves([folder / CURVES for folder in folders], out / CURVES)
         report.metrics(members=len(members))
-    # Only now: a stage that is killed goes through the members it has done in no time.
-    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def run_member(
@@ -80,6 +81,21 @@ def run_member(
     _of_member(report, member).metrics(dimensions=dimensions, levels=levels, steps=steps)
 
 
+def check_devices(config: Config) -> None:
+    """Raises ConfigError if there are fewer GPUs than `encoder.devices` asks for."""
+    wanted = config.encoder.devices
+    if wanted == 1 or config.encoder.name == "none":
+        return
+    import torch
+
+    there = torch.cuda.device_count()
+    if 0 < there < wanted:
+        raise ConfigError(
+            f"encoder.devices is {wanted} but there are {there} GPUs here; lower it, or hide the "
+            "GPUs (CUDA_VISIBLE_DEVICES=) to work on the CPU."
+        )
+
+
 def check_members(members: Sequence[Config], tree: LabelTree) -> None:
     """Find out now what would fail when a member's turn comes, hours later.
 
@@ -93,14 +109,16 @@ def check_members(members: Sequence[Config], tree: LabelTree) -> None:
             continue
         import torch
 
+        from xmc_core.encoder.device import pick_device, resolve_dtype
         from xmc_core.encoder.model import TextEncoder
         from xmc_core.encoder.plan import plan_levels
 
         try:
             plan_levels(tree, settings)
+            resolve_dtype(settings.precision, pick_device())
             what = (
                 settings.name, settings.max_length, settings.pooling, settings.frozen_layers,
-                settings.components,
+                settings.components, settings.gradient_checkpointing,
             )  # fmt: skip
             if what not in sound:
                 TextEncoder.pretrained(settings, torch.device("cpu"))
@@ -118,26 +136,32 @@ def fine_tune_and_encode(
     from xmc_core.models.xr_transformer import fine_tune
 
     dataset = inputs.dataset
-    tuned = fine_tune(
-        dataset.train_texts,
-        inputs.X_train,
-        inputs.Y_train,
-        inputs.disentangled_tree,
-        config,
-        scratch=scratch,
-        world=world,
-        device=local_device(pick_device()),
-        report=report,
-    )
-    tokens = tuned.encoder.tokenize(dataset.test_texts, report)
-    test = tuned.encoder.embed(
-        tokens, config.encoder, n_threads=config.n_threads, report=report, world=world
-    )
-    if world.first:
-        tuned.encoder.save(out / "encoder")
-        write_store(out, "embeddings", arrays={"train": tuned.embeddings, "test": test})
-        write_curve(out / CURVES, tuned.curve, tuned.looks)
-    world.wait()
+
+    def wait() -> None:
+        report.message(f"waiting for another process that works in {scratch}")
+
+    # A run that was killed may not have ended yet. The others wait for the first process.
+    with locked(scratch / "lock", wait) if world.first else nullcontext():
+        tuned = fine_tune(
+            dataset.train_texts,
+            inputs.X_train,
+            inputs.Y_train,
+            inputs.disentangled_tree,
+            config,
+            scratch=scratch,
+            world=world,
+            device=local_device(pick_device()),
+            report=report,
+        )
+        tokens = tuned.encoder.tokenize(dataset.test_texts, report)
+        test = tuned.encoder.embed(
+            tokens, config.encoder, n_threads=config.n_threads, report=report, world=world
+        )
+        if world.first:
+            tuned.encoder.save(out / "encoder")
+            write_store(out, "embeddings", arrays={"train": tuned.embeddings, "test": test})
+            write_curve(out / CURVES, tuned.curve, tuned.looks)
+        world.wait()
 
 
 def _of_member(report: Reporter, member: int | None) -> Reporter:
