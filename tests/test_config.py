@@ -226,6 +226,18 @@ def test_an_unknown_parameter_is_named_with_the_nearest_known():
         ("dataset.test_share", 1, "dataset.test_share must be between 0 and 1, got 1.0"),
         ("n_threads", 0, "n_threads must be -1 or at least 1, got 0"),
         ("seed", -5, "seed must be 0 or more, got -5"),
+        ("seed", 10**20, "seed must be a number of at most 2^63 - 1, got 1000"),
+        ("rankers.tol", 10**400, "rankers.tol must be a number of at most 2^63 - 1, got 1000"),
+        (
+            "inference",
+            {"post_processor": "none", "path_weight": 0.05},
+            "inference.path_weight must be 0 where inference.post_processor is none above the last",
+        ),
+        (
+            "inference.post_processor",
+            ["none", "log-sigmoid"],
+            "inference.post_processor must be something else than none above a level of logarithms",
+        ),
     ],
 )
 def test_a_value_that_cannot_work_is_refused(name: str, value: object, rule: str):
@@ -308,6 +320,12 @@ def test_unknown_presets_and_data_sets_are_named_with_the_known(params: Path):
         (b"datasets: [here, 2024]", r"datasets has 2024, which YAML does not take for text"),
         (b"settings: {no: {}}", r"settings has False, which YAML does not take for text"),
         (b"datasets: here", r"datasets must be a list, got 'here'"),
+        (b"settings: {here: [1]}", r"settings.here must be a mapping, got \[1\]"),
+        (b"presets: {small: {seed: 1, seed: 2}}", r"is not valid YAML: seed stands twice in one"),
+        (
+            b"presets: {small: {}}\nsettings: {}\npresets: {}",
+            r"presets stands twice in one mapping",
+        ),
         (b"\xff\xfe", r"is not UTF-8 \(byte 1\)"),
     ],
 )

@@ -46,6 +46,10 @@ PARAMS_GROUPS = (
 Value = TypeVar("Value")
 
 
+LARGEST = 2**63 - 1
+"""Whole numbers are given to code that has 64 bits for them."""
+
+
 def per_level(values: tuple[Value, ...], depth: int) -> tuple[Value, ...]:
     """Spread a list that counts from the last level over a tree of `depth` levels.
 
@@ -585,6 +589,21 @@ class InferenceConfig:
             "0 where the last of inference.post_processor is not none",
             self.path_weight,
         )
+        # The first of the list stands for all levels above those it names.
+        above = self.post_processor[:-1] or self.post_processor
+        _require(
+            self.path_weight == 0 or "none" not in above,
+            "inference.path_weight",
+            "0 where inference.post_processor is none above the last level, too, as paths have no "
+            "factors then (l3-hinge, none)",
+            self.path_weight,
+        )
+        _require(
+            not self.post_processor[-1].startswith("log-") or "none" not in above,
+            "inference.post_processor",
+            "something else than none above a level of logarithms, which has nothing to add up",
+            [*self.post_processor],
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -803,7 +822,7 @@ def read_params(path: Path | str | None = None) -> tuple[Json, str]:
     if path is None and not file.exists():
         file = Path(__file__).with_name("params.yaml")  # a link; a wheel holds the file itself
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ConfigError(
             f"cannot read {file}: {error.strerror}; run from the project's folder."
@@ -824,7 +843,25 @@ def read_params(path: Path | str | None = None) -> tuple[Json, str]:
                     f"{file}: {group} has {name!r}, which YAML does not take for text; choose "
                     "another name."
                 )
+            settings = names[name] if isinstance(names, dict) else None
+            if settings is not None and not isinstance(settings, Mapping):
+                raise ConfigError(f"{file}, {group}.{name} must be a mapping, got {settings!r}.")
     return content, str(file)
+
+
+class _Loader(yaml.SafeLoader):
+    """As safe, and no name twice in a mapping: of two sections, YAML would take the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:merge" and isinstance(key, yaml.ScalarNode):
+                if key.value in names:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"{key.value} stands twice in one mapping", key.start_mark
+                    )
+                names.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def _nest(dotted: Mapping[str, Any]) -> Json:
@@ -895,6 +932,8 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
         if nested and not any(isinstance(item, list | tuple) for item in items):
             items = [items]  # one level's list of kinds stands for every level
         return tuple(_convert(item, inner, name) for item in items)
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise ConfigError(f"{name} must be a number of at most 2^63 - 1, got {value!r}.")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint is float and isinstance(value, str):

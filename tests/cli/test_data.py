@@ -154,6 +154,29 @@ def test_an_existing_data_set_is_replaced_only_on_demand(
     assert "'cars' has settings already; leave out --preset" in refused.err
 
 
+@pytest.mark.parametrize(
+    ("name", "option"), [("test.jsonl.gz", "--test"), ("labels.txt", "--label-names")]
+)
+def test_a_file_that_is_not_given_anew_is_not_lost(
+    xmc: Command, project: Path, train_file: Path, name: str, option: str
+):
+    folder = project / "data" / "raw" / "cars"
+    assert xmc("data", "add", "cars", "--train", train_file).code == 0
+    (folder / name).write_bytes(b"by hand")
+    (folder / "scripts").mkdir()
+    (folder / "scripts" / "download.py").write_text("print()")
+    before = tree_of(folder)
+    refused = xmc("data", "add", "cars", "--train", folder / "train.jsonl", "--replace")
+    assert refused.code == 2
+    assert f"{name} is there and --replace would leave it out; give it with {option}" in (
+        " ".join(refused.err.split())
+    )
+    assert tree_of(folder) == before
+    (folder / name).unlink()
+    assert xmc("data", "add", "cars", "--train", folder / "train.jsonl", "--replace").code == 0
+    assert (folder / "scripts" / "download.py").read_text() == "print()"
+
+
 @pytest.fixture
 def meanwhile(monkeypatch: pytest.MonkeyPatch):
     """Do something when the next `data add` has read the files, or written params.yaml."""

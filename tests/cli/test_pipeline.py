@@ -213,6 +213,7 @@ def test_an_outside_system_stands_in_the_table(on_finished: Command, tmp_path: P
     )
     assert "against" not in turned["theirs"]
     assert turned["final"]["against"]["P@1"]["difference"] > 70
+    assert turned["final"]["against"]["P@1"]["p_corrected"] < 0.05  # the draws can tell
 
 
 def test_f1_goes_by_the_threshold(on_finished: Command):

@@ -88,6 +88,8 @@ def test_what_is_odd_is_kept_counted_and_told():
         "rows_without_labels": 2,
         "test_rows_with_only_unseen_labels": 1,
         "rows_without_text": 1,
+        "test_texts_in_train": 0,
+        "labels_nearly_alike": 0,
         "duplicate_labels": 0,
         "labels_too_rare": 0,
         "labels_without_name": 0,
@@ -100,6 +102,17 @@ def test_what_is_odd_is_kept_counted_and_told():
         "labels that only test has: 1 (kept; they count as missed)",
         "test documents all of whose labels are new: 1 (kept; no prediction can be right)",
     ]
+
+
+def test_texts_in_both_parts_and_labels_nearly_alike_are_told():
+    train = documents_of([("a", {"Ford", "Ford "}), ("b", {"Caf\u00e9"}), ("", {"Ford"})])
+    test = documents_of([("a", {"Ford"}), ("c", {"Cafe\u0301"}), ("", {"Ford"})], "test.jsonl")
+    report = Recorder()
+    facts = build_dataset(train, test, report=report).facts
+    assert (facts["test_texts_in_train"], facts["labels_nearly_alike"]) == (1, 2)
+    told = [event["text"] for event in report.events if event["event"] == "message"]
+    assert any(text.startswith("test documents whose text is a training doc") for text in told)
+    assert any(text.startswith("labels that differ from another in white space") for text in told)
 
 
 def test_no_label_in_train_is_an_error():

@@ -245,3 +245,17 @@ def test_runs_stay_together():
     assert sorted(rows.tolist()) == list(range(1003))
     assert (np.diff(rows) == 1).sum() >= 1003 - 101
     assert (np.diff(rows) != 1).sum() > 50
+
+
+def test_thresholds_promise_what_answers_of_that_length_give():
+    predictions, hits = drawn(4_000)
+    deep = fitted(predictions, hits)
+    cut = fitted(predictions, hits, top_k=2)
+    assert_array_equal(cut.knots, deep.knots)  # the curve learns from whole lists
+    short = Predictions(predictions.labels[:, :2], predictions.scores[:, :2])
+    n_true = positives_of(predictions, hits).sum()
+    point = cut.points[len(cut.points) // 2]
+    kept = cut.calibrated(short).scores >= point[0]
+    assert 100 * hits[:, :2][kept].mean() == pytest.approx(point[1], abs=2.0)
+    assert 100 * hits[:, :2][kept].sum() / n_true == pytest.approx(point[2], abs=2.0)
+    assert cut.points[:, 2].max() < deep.points[:, 2].max() - 10

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, csr_matrix
 
 from tests.metrics.conftest import Judged, predictions_of, truth_matrix
 from tests.reference import metrics as reference
@@ -179,3 +179,11 @@ def test_refuses_ranks_below_one(judged):
 )
 def test_metric_names_become_plain_ones(metric, plain):
     assert plain_name(metric) == plain
+
+
+def test_label_counts_may_be_the_sum_of_a_csr_matrix():
+    Y = csr_matrix(np.array([[1, 0, 1], [0, 0, 1]], np.float32))
+    predictions = Predictions(np.array([[2], [0]], np.int32), np.ones((2, 1), np.float32))
+    wanted = evaluate(predictions, csr_array(Y), label_counts=np.array([1, 0, 2]), n_train=3)
+    found = evaluate(predictions, csr_array(Y), label_counts=Y.sum(axis=0), n_train=3)
+    assert found == wanted

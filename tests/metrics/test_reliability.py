@@ -100,3 +100,18 @@ def test_what_is_left_above_a_threshold_agrees_with_the_reference():
     assert np.isnan(found[-1, 0])
     assert found[-1, 1:].tolist() == [0.0, 0.0]
     assert found[0, 2] == 100.0
+
+
+def test_equal_probabilities_do_not_depend_on_the_order_of_rows():
+    predictions, truth = made(400)
+    few = np.where(predictions.labels >= 0, np.ceil(predictions.scores * 3) / 3, -np.inf)
+    order = np.random.default_rng(4).permutation(400)
+    errors = [
+        calibration_error(
+            Predictions(predictions.labels[rows], few[rows].astype(np.float32)),
+            truth_matrix([truth[row] for row in rows], 9),
+            4,
+        )
+        for rows in (np.arange(400), order, np.argsort([len(true) for true in truth]))
+    ]
+    assert errors == pytest.approx([errors[0]] * 3)

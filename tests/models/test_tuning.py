@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -108,3 +110,31 @@ def test_what_cannot_be_tuned_is_said(data, change, error, words):
 def test_rows_must_be_the_same(data):
     with pytest.raises(ShapeError, match=r"X has 240 rows but Y has 239"):
         tune(data[0], data[1][:-1], CONFIG)
+
+
+def test_neighbours_are_held_out_together_where_calibration_does_so(data):
+    X, Y = data
+    [split, *_] = tuning._splits(X, Y, max_rows=240, run=20, seed=1)
+    assert split.X_valid.shape[0] in (34, 35)
+    rows = X.toarray()
+    places = [np.flatnonzero((rows == row).all(axis=1)) for row in split.X_valid.toarray()]
+    first = sorted(int(place[0]) for place in places)
+    assert sum(b - a == 1 for a, b in pairwise(first)) >= 30
+
+
+def test_psp_is_weighed_as_everywhere_else(data):
+    def score(a, b):
+        config = CONFIG.replace(**{"dataset.propensity_a": a, "dataset.propensity_b": b})
+        return tune(*data, config, metrics=("PSP@5",)).trials[0].score
+
+    assert score(0.5, 0.4) != pytest.approx(score(0.6, 2.6), abs=1e-3)
+
+
+def test_a_search_without_factors_can_be_tuned(data, monkeypatch):
+    monkeypatch.setattr(
+        tuning, "SEARCH", (("inference.path_weight", (0.0, 0.05)), ("inference.beam_size", (5,)))
+    )
+    config = CONFIG.replace(**{"inference.post_processor": ["none"]})
+    tried = [trial.changes for trial in tune(*data, config).trials]
+    assert {"inference.beam_size": 5} in tried
+    assert not any("inference.path_weight" in changes for changes in tried)

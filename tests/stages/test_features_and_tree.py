@@ -109,3 +109,18 @@ def test_both_trees_put_labels_together_by_rows_or_by_names(tmp_path, kind, toge
 def test_the_tree_needs_features_first(paths):
     with pytest.raises(DataError, match=r"run the stage `tfidf_features` first"):
         run_stage("initial_tree", paths, CONFIG, quiet=True)
+
+
+def test_what_was_made_of_another_state_of_the_data_set_is_refused(paths):
+    run_stage("tfidf_features", paths, CONFIG, quiet=True)
+    assert Inputs(paths).X_train.shape[0] == 5
+    data = Inputs(paths).dataset
+    # As many documents and labels, in another order: shapes would not tell.
+    Dataset(
+        data.train_texts[::-1], data.test_texts, data.label_names,
+        csr_array(data.Y_train.toarray()[::-1]), data.Y_test,
+    ).save(paths.out("dataset"))  # fmt: skip
+    with pytest.raises(DataError, match=r"tfidf_features was made of toy as it was before"):
+        _ = Inputs(paths).X_train
+    run_stage("tfidf_features", paths, CONFIG, quiet=True)
+    assert Inputs(paths).X_train.shape[0] == 5

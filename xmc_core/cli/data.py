@@ -99,7 +99,8 @@ def list_() -> None:
     for column in ("train rows", "test rows", "labels"):
         table.add_column(column, justify="right")
     for name in params.get("datasets") or []:
-        source = ((settings.get(name) or {}).get("dataset") or {}).get("source", "files")
+        own = (settings.get(name) or {}).get("dataset")
+        source = own.get("source", "files") if isinstance(own, dict) else "files"
         facts = read_facts(ProjectPaths(DATA, name))
         numbers = (facts.get(key) for key in ("train_rows", "test_rows", "labels"))
         cells = (f"{n:,}" if n is not None else "–" for n in numbers)

@@ -367,22 +367,23 @@ def _figures(result: "PairedResult", corrected_p: float) -> dict[str, float]:
 
 
 def _plain(told: Mapping[str, Mapping[str, Any]], against: str) -> dict[str, Any]:
-    """As JSON holds it. P values are corrected for all figures of all models."""
+    """As JSON holds it. P values are corrected for all figures of a model, as there are too many of
+    all models for the draws to tell any apart."""
     from dataclasses import asdict
 
     from xmc_core.metrics import rounded
     from xmc_core.metrics.bootstrap import holm
 
-    compared = {name: own["against"] for name, own in told.items() if "against" in own}
-    p_values = iter(holm([r.p_value for own in compared.values() for r in own.values()]))
     plain: dict[str, Any] = {}
     for name, own in told.items():
         plain[name] = {
             "metrics": own["metrics"],
             "intervals": {n: rounded(asdict(i)) for n, i in own["intervals"].items()},
         }
-        if name in compared:
+        if compared := own.get("against"):
+            p_values = holm([result.p_value for result in compared.values()])
             plain[name]["against"] = {"model": against} | {
-                n: _figures(result, next(p_values)) for n, result in compared[name].items()
+                n: _figures(result, p)
+                for (n, result), p in zip(compared.items(), p_values, strict=True)
             }
     return plain

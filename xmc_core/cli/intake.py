@@ -12,8 +12,8 @@ from xmc_core.errors import ConfigError
 from xmc_core.persistence.atomic import fresh_folder, write_text
 from xmc_core.reporting import SILENT, Reporter
 
-KEPT = "README.md"
-"""What people noted beside the files stays when the files are replaced."""
+RAW = ("train.jsonl", "test.jsonl", "labels.txt")
+"""Names of a data set's raw files, packed or not."""
 
 
 def take_in(
@@ -33,7 +33,8 @@ def take_in(
     Raises
     ------
     ConfigError
-        If the name or preset cannot be, or the data set exists and `replace` is not set.
+        If the name or preset cannot be, the data set exists and `replace` is not set, or it has a
+        raw file that is not given anew.
     DataError
         If the files break a rule. In either case nothing has changed.
     """
@@ -55,6 +56,15 @@ def take_in(
             )
         return text if known else add_dataset(text, name, preset or "linear")
 
+    for raw, option, file in zip(
+        RAW[1:], ("test", "label-names"), (files.test, files.labels), strict=True
+    ):
+        there = [own for packed in PACKED if (own := folder / f"{raw}{packed}").exists()]
+        if replace and there and file is None:
+            raise ConfigError(
+                f"{there[0]} is there and --replace would leave it out; give it with --{option}, "
+                "or move it away first."
+            )
     text = read_text(params)
     config = (
         load_config(params, dataset=name)
@@ -74,16 +84,14 @@ def _put_in_place(
     before = written = ""
     try:
         with fresh_folder(folder) as fresh:
-            for file, kept_as in (
-                (files.train, "train.jsonl"),
-                (files.test, "test.jsonl"),
-                (files.labels, "labels.txt"),
-            ):
+            own = {f"{name}{packed}" for name in RAW for packed in PACKED}
+            for other in folder.iterdir() if folder.is_dir() else ():
+                if other.name not in own:  # a note, a script that fetches the data
+                    (shutil.copytree if other.is_dir() else shutil.copy2)(other, fresh / other.name)
+            for name, file in zip(RAW, (files.train, files.test, files.labels), strict=True):
                 if file is not None:
                     packed = file.suffix if file.suffix in PACKED else ""
-                    shutil.copyfile(file, fresh / f"{kept_as}{packed}")
-            if (folder / KEPT).is_file():
-                shutil.copyfile(folder / KEPT, fresh / KEPT)
+                    shutil.copyfile(file, fresh / f"{name}{packed}")
             # Read anew: checking and copying takes minutes, in which people go on editing.
             before = read_text(params)
             written = with_dataset(before)

@@ -1,6 +1,7 @@
 """Documents become a `Dataset`: labels get numbers, the split is made, oddities are counted."""
 
 import dataclasses
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -110,6 +111,8 @@ def count(dataset: Dataset) -> dict[str, float]:
     seen_per_row = np.bincount(row_of[~unseen], minlength=len(dataset.test_texts))
     test_per_row = np.diff(dataset.Y_test.indptr)
     texts = (*dataset.train_texts, *dataset.test_texts)
+    known = set(dataset.train_texts)
+    plain = {_plain(name) for name in dataset.label_names}
     return {
         "train_rows": len(dataset.train_texts),
         "test_rows": len(dataset.test_texts),
@@ -123,7 +126,15 @@ def count(dataset: Dataset) -> dict[str, float]:
             np.count_nonzero((test_per_row > 0) & (seen_per_row == 0))
         ),
         "rows_without_text": sum(not text.strip() for text in texts),
+        "test_texts_in_train": sum(text in known for text in dataset.test_texts if text.strip()),
+        "labels_nearly_alike": len(dataset.label_names) - len(plain),
     }
+
+
+def _plain(name: str) -> str:
+    """A label's name without what the eye does not see: white space, Unicode's two ways to write an
+    accent."""
+    return " ".join(unicodedata.normalize("NFC", name).split())
 
 
 def describe(counts: Mapping[str, float]) -> list[str]:
@@ -131,6 +142,14 @@ def describe(counts: Mapping[str, float]) -> list[str]:
     lines = {
         "rows_without_labels": "documents without a label: {:,} (kept)",
         "rows_without_text": "documents without text: {:,} (kept)",
+        "test_texts_in_train": (
+            "test documents whose text is a training document's, too: {:,} (kept; they make "
+            "figures better than they are)"
+        ),
+        "labels_nearly_alike": (
+            "labels that differ from another in white space or Unicode form alone: {:,} (kept "
+            "apart)"
+        ),
         "duplicate_labels": "labels named twice in one document: {:,} (counted once)",
         "test_only_labels": "labels that only test has: {:,} (kept; they count as missed)",
         "test_rows_with_only_unseen_labels": (

@@ -150,7 +150,7 @@ def _table_lines(
 ) -> tuple[list[int], list[int], list[str], list[float | None]]:
     """Line number, row, label and score of each line."""
     place, header = next(lines, (1, ""))
-    columns = [cell.strip().lower() for cell in _cells(header, separator)]
+    columns = [cell.strip().lower() for cell in _cells(path, place, header, separator)]
     if not {"row", "label"} <= set(columns):
         expected = separator.join(("row", "label", "score"))
         raise line_error(path, place, f"expected the header {expected!r}, got {header!r}.")
@@ -160,13 +160,13 @@ def _table_lines(
     names: list[str] = []
     scores: list[float | None] = []
     for place, line in lines:
-        cells = _cells(line, separator)
+        cells = _cells(path, place, line, separator)
         if len(cells) != len(columns):
             raise line_error(
                 path, place, f"expected {len(columns)} cells as in the header, got {len(cells)}."
             )
         row = cells[at["row"]].strip()
-        if not row.isdecimal() or int(row) >= n_rows:
+        if not _is_below(row, n_rows):
             raise line_error(
                 path,
                 place,
@@ -188,8 +188,18 @@ def _table_lines(
     return places, rows, names, scores
 
 
-def _cells(line: str, separator: str) -> list[str]:
-    return next(csv.reader([line], delimiter=separator), [])
+def _cells(path: Path, place: int, line: str, separator: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=separator), [])
+    except csv.Error as error:  # ends of lines by \r alone, or a cell of 131,072 characters
+        raise line_error(
+            path, place, f"this is no line of a table ({error}); lines must end in \\n."
+        ) from None
+
+
+def _is_below(digits: str, bound: int) -> bool:
+    """Whether a text is a whole number below a bound; Python refuses to read 5,000 digits."""
+    return digits.isdecimal() and len(digits) <= len(str(bound)) + 20 and int(digits) < bound
 
 
 def _lookup(
@@ -200,7 +210,7 @@ def _lookup(
     different = dict.fromkeys(names)
 
     def is_number(name: str) -> bool:
-        return name.strip().isdecimal() and int(name) < len(label_names)
+        return _is_below(name.strip(), len(label_names))
 
     if labels == "auto":
         as_names, as_numbers = all(n in known for n in different), all(map(is_number, different))

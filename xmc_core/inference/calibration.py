@@ -151,6 +151,7 @@ def fit_calibration(
     positives: NDArray[np.integer],
     config: CalibrationConfig,
     *,
+    top_k: int | None = None,
     seed: int = 0,
 ) -> Calibration:
     """Fit the curves on predictions for held-out rows.
@@ -164,6 +165,8 @@ def fit_calibration(
         Which of the labels apply; anything goes where the label is -1.
     positives : (n_labels,)
         Held-out rows of each label, whether predicted or not.
+    top_k
+        Labels that an answer names: what thresholds promise is of these. None: of whole lists.
     seed
         Cuts the rows in two halves, `config.run` neighbours together; each is judged by the curve
         of the other.
@@ -196,7 +199,8 @@ def fit_calibration(
     }
     deviation = _best_deviation(judged, hits)
     curves = _fit(predictions, hits, own, config.method, deviation)
-    points = _operating_points(judged[deviation], hits, int(positives.sum()))
+    answers = judged[deviation][:, :top_k]
+    points = _operating_points(answers, hits[:, :top_k], int(positives.sum()))
     facts = {
         "rows": len(hits),
         "pairs": int(given.sum()),

@@ -124,12 +124,13 @@ def inverse_propensity(
     label_counts: NDArray[np.integer], n_train: int, n_columns: int, *, a: float, b: float
 ) -> Doubles:
     """(n_columns,) weight of a hit in PSP@k. Columns beyond `label_counts` were never seen."""
+    label_counts = np.asarray(label_counts).ravel()  # the sum of a csr_matrix is a matrix
     if len(label_counts) > n_columns:
         raise ShapeError(
             f"label_counts has {len(label_counts):,} labels but Y_test has {n_columns:,} columns; "
             "Y_test needs a column for every training label."
         )
-    counts = np.pad(np.asarray(label_counts), (0, n_columns - len(label_counts)))
+    counts = np.pad(label_counts, (0, n_columns - len(label_counts)))
     inverse: Doubles = 1.0 / jain_propensity(counts, n_train, a=a, b=b)
     return inverse
 

@@ -110,10 +110,13 @@ def _pairs(
 
 
 def _bins(confidence: Doubles, bins: int) -> Pointers:
-    """Number of each pair's bin."""
+    """Number of each pair's bin; equal probabilities are in one, or figures would depend on the
+    order of rows."""
     n_pairs = len(confidence)
     order = np.argsort(confidence, kind="stable")
+    ascending = confidence[order]
+    cuts = ascending[np.arange(1, min(bins, n_pairs)) * n_pairs // max(min(bins, n_pairs), 1)]
+    starts = np.unique(np.concatenate([[0], np.searchsorted(ascending, cuts)]))
     numbers = np.empty(n_pairs, np.int64)
-    edges = np.arange(1, min(bins, n_pairs) + 1) * n_pairs // max(min(bins, n_pairs), 1)
-    numbers[order] = np.searchsorted(edges, np.arange(n_pairs), side="right")
+    numbers[order] = np.searchsorted(starts, np.arange(n_pairs), side="right") - 1
     return numbers

@@ -282,9 +282,9 @@ def _probabilities(evaluation: Evaluation) -> list[Block]:
         Heading("Probabilities"),
         Text(
             f"Scores of {evaluation.titles[MODELS[-1]]} are probabilities ({told.method}, fitted "
-            f"on {told.rows:,} training documents that a model like it had not seen). Expected "
-            f"calibration error on the test split: {final['ECE@1']:.1f} points for the best label, "
-            f"{final['ECE@5']:.1f} for the five best."
+            f"on {told.rows:,} training documents that rankers like its own had not seen). "
+            f"Expected calibration error on the test split: {final['ECE@1']:.1f} points for the "
+            f"best label, {final['ECE@5']:.1f} for the five best."
         ),
         *picture,
         Text(

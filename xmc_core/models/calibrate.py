@@ -45,7 +45,14 @@ def calibrate(
     predictions, truth = held_out(Y, config, answer, report=report)
     hits = find_hits(predictions.labels, truth)
     positives = np.bincount(truth.indices, minlength=truth.shape[1])
-    return fit_calibration(predictions, hits, positives, config.calibration, seed=config.seed)
+    return fit_calibration(
+        predictions,
+        hits,
+        positives,
+        config.calibration,
+        top_k=config.inference.top_k,
+        seed=config.seed,
+    )
 
 
 def held_out(

@@ -14,6 +14,7 @@ from scipy.sparse import csr_array
 
 from xmc_core.config import Config, to_mapping
 from xmc_core.errors import ConfigError, DataError, ShapeError
+from xmc_core.inference.calibration import shuffled_runs
 from xmc_core.metrics import NAMES, evaluate
 from xmc_core.models.xr_linear import XRLinear, train_xr_linear
 from xmc_core.reporting import SILENT, Reporter
@@ -111,7 +112,7 @@ def tune(
     """
     if unknown := [name for name in metrics if name not in NAMES]:
         raise ConfigError(f"there is no metric {unknown[0]!r}; known: {', '.join(NAMES)}.")
-    splits = _splits(X, Y, max_rows, config.seed)
+    splits = _splits(X, Y, max_rows, config.calibration.run, config.seed)
     trials: list[Trial] = []
     trained: list[tuple[Any, list[XRLinear]]] = []  # the last ones
     start = to_mapping(config)
@@ -154,14 +155,15 @@ class _Split:
     Y_valid: SparseRows
 
 
-def _splits(X: SparseRows, Y: SparseRows, max_rows: int, seed: int) -> list[_Split]:
+def _splits(X: SparseRows, Y: SparseRows, max_rows: int, run: int, seed: int) -> list[_Split]:
+    """Rows held out and all others; `run` neighbours stay together, see `calibration.run`."""
     n_samples = X.shape[0]
     if Y.shape[0] != n_samples:
         raise ShapeError(
             f"X has {n_samples:,} rows but Y has {Y.shape[0]:,}; "
             "both must hold the same samples in the same order."
         )
-    rows = np.random.default_rng(seed).permutation(n_samples)[:max_rows]
+    rows = shuffled_runs(n_samples, run, seed)[:max_rows]
     if len(rows) < FOLDS:
         raise DataError(f"{len(rows):,} rows are too few to hold a seventh of them out.")
     parts = np.array_split(rows, FOLDS)
@@ -187,6 +189,8 @@ def _judge(
             split.Y_valid,
             label_counts=counts,
             n_train=split.Y_train.shape[0],
+            a=model.config.dataset.propensity_a,
+            b=model.config.dataset.propensity_b,
         )
         found.append(values)
     return {name: float(np.mean([values[name] for values in found])) for name in metrics}

@@ -1,6 +1,8 @@
 """Where everything lies. The same picture as in data/README.md."""
 
+import json
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from xmc_core.errors import DataError
@@ -16,6 +18,9 @@ STAGES = (
     "evaluation",
 )
 """In the order in which they run."""
+
+MADE_OF = "made_of.json"
+"""In the folder of every later stage: which state of the data set it was made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,11 @@ class ProjectPaths:
         return self._root / "scratch" / self.dataset / stage
 
     def existing(self, stage: str) -> Path:
-        """The same, for reading."""
+        """The same, for reading.
+
+        Raises DataError if it is not there, or was made of the data set as it was before: matrices
+        of the same shapes may fit, and say something else.
+        """
         folder = self.out(stage)
         if not (folder / "manifest.json").exists():
             preset = f" --preset {self.preset}" if self.preset else ""
@@ -59,4 +68,18 @@ class ProjectPaths:
                 f"{folder} is not there: run the stage `{stage}` first "
                 f"(xmc run {stage} --dataset {self.dataset}{preset})."
             )
+        made_of = folder / MADE_OF
+        if made_of.exists() and json.loads(made_of.read_text()) != self.made_of():
+            preset = f" --preset {self.preset}" if self.preset else ""
+            raise DataError(
+                f"{folder} was made of {self.dataset} as it was before the stage `dataset` ran "
+                f"again; bring everything up to date (xmc run --dataset {self.dataset}{preset}, "
+                f"make demo DATASET={self.dataset}, or dvc repro)."
+            )
         return folder
+
+    def made_of(self) -> dict[str, str]:
+        """What tells the present state of the data set from others."""
+        manifest = self.out("dataset") / "manifest.json"
+        content = manifest.read_bytes() if manifest.exists() else b""
+        return {"dataset": sha256(content).hexdigest()}

@@ -17,7 +17,7 @@ from xmc_core.errors import XmcError
 from xmc_core.persistence.atomic import fresh_folder, write_text
 from xmc_core.reporting import Reporter, StageReporter
 from xmc_core.stages.inputs import Inputs
-from xmc_core.stages.paths import STAGES, ProjectPaths
+from xmc_core.stages.paths import MADE_OF, STAGES, ProjectPaths
 
 
 class Stage(Protocol):
@@ -43,10 +43,13 @@ def run_stage(
         raise XmcError(f"there is no stage {name!r}; the stages are {', '.join(STAGES)}.")
     report = StageReporter(name, paths.dataset, quiet=quiet)
     report.emit("started")
+    made_of = paths.made_of()
     try:
         with fresh_folder(paths.out(name)) as out:
             load_stage(name).run(Inputs(paths), config, out, report)
             write_text(out / "facts.json", json.dumps(report.facts, indent=1) + "\n")
+            if name != "dataset":
+                write_text(out / MADE_OF, json.dumps(made_of) + "\n")
     except BaseException as error:
         report.emit("failed", error=str(error) or type(error).__name__)
         raise
