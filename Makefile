@@ -81,4 +81,4 @@ bench-disentangle: .venv/installed ## labels in several clusters: figures, misse
 	$(BIN)/python benchmarks/disentangle.py $(if $(RESUME),--resume)
 
 clean: ## remove the environment and all local state; data/raw stays
-	rm -rf .venv .xmc .dvc/cache .dvc/tmp data/artifacts data/reports data/presets dvc.lock
+	rm -rf .venv .xmc .dvc/cache .dvc/tmp data/artifacts data/reports data/presets data/scratch

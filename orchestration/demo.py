@@ -27,6 +27,7 @@ from orchestration.assets.details import read_metrics
 from orchestration.definitions import defs
 from orchestration.dvc_project import DvcProject
 from orchestration.home import DAGSTER_UI, environment
+from orchestration.leftovers import at_work
 from orchestration.partitions import project
 from orchestration.resources.mlflow_tracking import LOCAL_UI
 from xmc_core.metrics.report import SUMMARY, summary_table
@@ -240,6 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.open("a", encoding="utf-8") as noise,
         contextlib.redirect_stderr(noise),
         Lines(console, assets) as lines,
+        at_work(project.folder),
     ):
         succeeded = run(dataset, lines)
     if not succeeded:

@@ -114,19 +114,26 @@ class DvcProject(dg.ConfigurableResource):
         return sum(int(out.get("size", 0)) for out in outs)
 
     def git_commit(self) -> str:
-        """Commit of the code; `-dirty` behind it where files were changed since."""
+        """Commit of the code; `-dirty` behind it where files were changed since, dvc.lock left
+        aside: every run writes that."""
         try:
-            described = subprocess.run(
-                ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"],
-                cwd=self.root,
-                env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},  # only look
-                capture_output=True,
-                text=True,
-                check=True,
+            commit = self._git("rev-parse", "HEAD")
+            changed = self._git(
+                "status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock"
             )
         except (OSError, subprocess.CalledProcessError):
             return "unknown"  # not a clone: an unpacked archive or a container image
-        return described.stdout.strip()
+        return f"{commit}-dirty" if changed else commit
+
+    def _git(self, *arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments],
+            cwd=self.root,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},  # only look
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
 
     def start(self, stage: str, dataset: str, *, force: bool = False) -> StageRun:
         """Bring one stage up to date; DVC decides whether there is anything to do.
@@ -142,7 +149,8 @@ class DvcProject(dg.ConfigurableResource):
         return StageRun(target, [*command, target], self.folder, tool_environment())
 
     def changed(self, stage: str, dataset: str) -> bool:
-        """Whether the stage's folder is another than dvc.lock says. Takes DVC two seconds."""
+        """Whether the stage's folder is another than dvc.lock says, or was made of other inputs,
+        code or settings than are there now. Takes DVC two seconds."""
         target = f"{stage}@{dataset}"
         status = subprocess.run(
             [sys.executable, "-m", "dvc", "--wait-for-lock", "status", "--json", target],
@@ -152,7 +160,8 @@ class DvcProject(dg.ConfigurableResource):
             text=True,
             check=True,
         )
-        return any("changed outs" in entry for entry in json.loads(status.stdout).get(target, []))
+        entries = json.loads(status.stdout).get(target, [])
+        return any({"changed outs", "changed deps"} & entry.keys() for entry in entries)
 
     def _yaml(self, name: str) -> dict[str, Any]:
         file = self.folder / name

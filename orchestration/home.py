@@ -13,7 +13,12 @@ telemetry:
   enabled: false
 nux: # no request to join a newsletter
   enabled: false
+concurrency:
+  runs:
+    max_concurrent_runs: 1 # a stage uses all cores and, at its largest, most of the memory
 """
+FORMER_YAML = DAGSTER_YAML.partition("concurrency:")[0]
+"""As it was written before; not touched by anybody, it is brought up to date."""
 
 
 def environment(root: Path) -> dict[str, str]:
@@ -22,7 +27,7 @@ def environment(root: Path) -> dict[str, str]:
     home = Path(os.environ.get("DAGSTER_HOME") or root / ".xmc" / "dagster").resolve()
     home.mkdir(parents=True, exist_ok=True)
     settings = home / "dagster.yaml"
-    if not settings.exists():
+    if not settings.exists() or settings.read_text(encoding="utf-8") == FORMER_YAML:
         settings.write_text(DAGSTER_YAML, encoding="utf-8")
     return {
         **tool_environment(),

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 
 from orchestration.home import environment
+from orchestration.leftovers import end_if_nobody_is_at_work
 from orchestration.partitions import project
 from orchestration.resources import MlflowTracking
 
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             option = f"--{name.lower()}-port"
             print(f"{name} cannot use port {port}, something else does; choose another: {option}")
             return 2
+    if ended := end_if_nobody_is_at_work(project.folder):
+        print(f"{len(ended)} run(s) of processes that are gone are marked as failed")
     return run(servers)
 
 

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from orchestration import gate
+from orchestration.assets.registered_model import RETRY_POLICY
 from orchestration.assets.stages import run_record
 from orchestration.dvc_project import DvcProject
 from orchestration.mlflow_model.registry import (
+    BEST,
     CHALLENGER,
     CHAMPION,
     MD5,
@@ -29,6 +31,7 @@ from xmc_core.data import Dataset, Predictions
 from xmc_core.metrics.bootstrap import Gate
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
 CHECK = "challenger_was_promoted"
@@ -39,6 +42,7 @@ CHECK = "challenger_was_promoted"
     group_name="registry",
     kinds={"mlflow"},
     partitions_def=datasets,
+    retry_policy=RETRY_POLICY,
     check_specs=[
         dg.AssetCheckSpec(
             CHECK,
@@ -51,8 +55,9 @@ def champion(
     context: dg.AssetExecutionContext, project: DvcProject, mlflow: MlflowTracking
 ) -> dg.MaterializeResult:
     """The version under the alias `champion`. The challenger takes its place unless it is worse on
-    the test split by more than its noise (paired bootstrap of P@1, P@5 and PSP@5); the champion
-    before it keeps the alias `previous`."""
+    the test split by more than its noise (paired bootstrap of P@1, P@5 and PSP@5) than the present
+    champion or the version under the alias `best`; the champion before it keeps the alias
+    `previous`."""
     dataset = context.partition_key
     name = model_name(dataset)
     params, run_tags = run_record(project, dataset)
@@ -68,12 +73,21 @@ def champion(
                 "`registered_model` first.",
                 allow_retries=False,
             )
-        promoted, reason, verdict = decide(project, dataset, challenger, present)
+        if present is None and (former := former_champions(client, name)):
+            raise dg.Failure(
+                f"{name} has no version under the alias `{CHAMPION}`, but had one: version "
+                f"{', '.join(former)}. Nothing is put in its place without a comparison; set the "
+                f"alias in MLflow (`{PREVIOUS}` is the way back), then materialise `champion`.",
+                allow_retries=False,
+            )
+        best = aliased(client, name, BEST)
+        promoted, reason, verdict, is_best = decide(project, dataset, challenger, present, best)
         now = aliased(client, name, CHAMPION)
         if (now and now.version) != (present and present.version):
             raise dg.Failure(
                 f"the alias `{CHAMPION}` of {name} was moved while the challenger was compared; "
-                "materialise `champion` again."
+                "materialise `champion` again.",
+                allow_retries=False,
             )
         in_use = challenger if promoted or present is None else present
         if present is None or verdict is not None:
@@ -83,6 +97,9 @@ def champion(
             client.set_registered_model_alias(name, CHAMPION, in_use.version)
             for tag, value in ((STATUS, PASSED if promoted else REFUSED), ("gate", reason)):
                 client.set_model_version_tag(name, challenger.version, tag, value)
+            if is_best or best is None:
+                holder = challenger if is_best else in_use
+                client.set_registered_model_alias(name, BEST, holder.version)
 
     say = context.log.info if promoted else context.log.warning
     say(f"champion of {name}: version {in_use.version}; {reason}")
@@ -119,24 +136,45 @@ def decide(
     dataset: str,
     challenger: "ModelVersion",
     present: "ModelVersion | None",
-) -> tuple[bool, str, Gate | None]:
-    """Whether the challenger is to be champion, why, and the comparison if there was one.
+    best: "ModelVersion | None",
+) -> tuple[bool, str, Gate | None, bool]:
+    """Whether the challenger is to be champion, why, the comparison if there was one, and whether
+    it is the best so far.
 
     A version is judged once. Otherwise the next run, though nothing has changed, would bring back
     a champion that somebody took back by setting the alias in MLflow.
     """
     if present is None:
-        return True, "the first version, there was no champion to compare with", None
+        return True, "the first version, there was no champion to compare with", None, True
     if present.version == challenger.version:
-        return True, "the challenger is the champion already", None
+        return True, "the challenger is the champion already", None, False
     status = challenger.tags.get(STATUS)
     if status == PASSED:
         reason = f"version {challenger.version} was champion and was taken back by hand"
-        return False, f"{reason}; only a new version is judged", None
+        return False, f"{reason}; only a new version is judged", None, False
     if status == REFUSED:
-        return False, challenger.tags.get("gate", f"version {challenger.version} was refused"), None
+        reason = challenger.tags.get("gate", f"version {challenger.version} was refused")
+        return False, reason, None, False
     verdict = compare(project, dataset, challenger, present)
-    return verdict.passed, verdict.reason, verdict
+    if not verdict.passed or best is None or best.version in (present.version, challenger.version):
+        return verdict.passed, verdict.reason, verdict, verdict.passed and is_better(verdict)
+    against_best = compare(project, dataset, challenger, best)
+    if against_best.passed:
+        return True, verdict.reason, verdict, is_better(against_best)
+    told = against_best.reason.replace("the champion", f"version {best.version}, the best so far,")
+    return False, f"not worse than the champion, but {told}", against_best, False
+
+
+def is_better(verdict: Gate) -> bool:
+    """Whether a figure is better by more than its noise."""
+    return any(result.verdict == "better" for result in verdict.results.values())
+
+
+def former_champions(client: "MlflowClient", name: str) -> list[str]:
+    """Versions that were champion once."""
+    versions = client.search_model_versions(f"name = '{name}'", max_results=1000)
+    found = [v for v in versions if v.tags.get(STATUS) in (PASSED, REPLACED)]
+    return sorted((str(v.version) for v in found), key=int)
 
 
 def compare(

@@ -17,6 +17,10 @@ from orchestration.resources import MlflowTracking
 from orchestration.turns import turn
 from xmc_core.data import Dataset
 
+RETRY_POLICY = dg.RetryPolicy(max_retries=3, delay=30)
+"""Of both assets of the registry: at the end of a long night, a server that is started anew for
+some seconds shall not cost the model its place."""
+
 EXAMPLES = 2
 """Texts in the model's input example."""
 
@@ -26,6 +30,7 @@ EXAMPLES = 2
     group_name="registry",
     kinds={"mlflow"},
     partitions_def=datasets,
+    retry_policy=RETRY_POLICY,
 )
 def registered_model(
     context: dg.AssetExecutionContext, project: DvcProject, mlflow: MlflowTracking
@@ -92,8 +97,8 @@ def bundle_md5s(project: DvcProject, dataset: str) -> dict[str, str]:
     if project.changed("rankers", dataset):
         raise dg.Failure(
             f"{project.out('rankers', dataset)} is not what dvc.lock says, it was changed since "
-            "(`xmc run` does that); materialise `rankers` and `evaluation`, or run `dvc repro`, "
-            "first.",
+            "(`xmc run` does that), or its data, settings or code were; materialise `rankers` and "
+            "`evaluation`, or run `dvc repro`, first.",
             allow_retries=False,
         )
     return md5s

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.models import ModelSignature
 
-CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
-"""Aliases: the newest candidate, the one to use, and the way back."""
+CHALLENGER, CHAMPION, PREVIOUS, BEST = "challenger", "champion", "previous", "best"
+"""Aliases: the newest candidate, the one to use, the way back, and the last that was truly better:
+a champion that is "not worse" than the one before, night after night, could sink without limit."""
 
 MD5 = "dvc.md5."
 """Tag of a stage's md5: `dvc.md5.rankers` says which bundle a version holds."""
@@ -46,7 +47,8 @@ less; `precision` chooses it so that this percentage of the labels is right. A t
 without labels has `none_of_these` true.
 
 `mlflow models serve -m models:/{name}@champion --env-manager local` answers the same over HTTP.
-Aliases: `champion` is the one to use, `challenger` the newest candidate, `previous` the way back.
+Aliases: `champion` is the one to use, `challenger` the newest candidate, `previous` the way back,
+`best` the last that was better than all before.
 """
 
 

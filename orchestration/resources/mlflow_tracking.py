@@ -106,9 +106,17 @@ class MlflowTracking(dg.ConfigurableResource):
             if run_id is None:
                 run_id = self._create_run(client, experiment, context, dataset, params, tags)
                 context.instance.add_run_tags(context.run.run_id, {RUN_TAG: run_id})
+        self._end_left_over(client, experiment, run_id)
         client.update_run(run_id, status="RUNNING")
         url = f"{self.ui}/#/experiments/{experiment}/runs/{run_id}"
         return TrackedRun(client, run_id, url, context.log.warning)
+
+    def _end_left_over(self, client: "MlflowClient", experiment: str, run_id: str) -> None:
+        """Runs of the data set that a killed process left open. Whoever asks has the data set's
+        turn, and between their steps runs are closed."""
+        for run in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
+            if run.info.run_id != run_id and "dagster.run_id" in run.data.tags:
+                client.set_terminated(run.info.run_id, "KILLED")
 
     def _known_run(self, client: "MlflowClient", context: Any) -> str | None:
         stored = context.instance.get_run_by_id(context.run.run_id)

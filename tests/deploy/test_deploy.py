@@ -1,5 +1,6 @@
 """The deployment files, checked without a Docker engine."""
 
+import importlib.util
 import json
 import re
 import shutil
@@ -121,7 +122,11 @@ def test_the_container_does_not_run_as_root_but_as_the_user_of_the_build(compose
 def test_the_code_location_can_be_loaded_again():
     # `dagster api grpc` answers "Reload definitions" with what it has.
     (command,) = re.findall(r"^CMD (.+)$", DOCKERFILE.read_text(), re.MULTILINE)
-    words = json.loads(command)
+    shell, _, script = json.loads(command)
+    before, _, server = script.partition(" && exec ")
+    assert (shell, before) == ("sh", "python -m orchestration.leftovers")
+    assert importlib.util.find_spec("orchestration.leftovers")
+    words = server.split()
     assert words[:3] == ["dagster", "code-server", "start"]
     help_text = subprocess.run(
         [tool("dagster"), *words[1:3], "--help"], capture_output=True, text=True, check=True
@@ -174,3 +179,11 @@ def test_dagster_reads_the_instance_and_the_workspace(monkeypatch):
     assert instance.settings["telemetry"] == {"enabled": False}
     origins = location_origins_from_yaml_paths([str(DEPLOY / "dagster" / "workspace.yaml")])
     assert [origin.location_name for origin in origins] == ["xmc"]
+
+
+def test_no_password_is_an_argument(compose):
+    # Those of a container are for every user of its host to see.
+    for service in compose["services"].values():
+        assert "PASSWORD" not in str(service.get("command", ""))
+    environment = compose["services"]["mlflow"]["environment"]
+    assert environment["MLFLOW_BACKEND_STORE_URI"].endswith("@postgres:5432/mlflow")

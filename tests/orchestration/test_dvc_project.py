@@ -156,3 +156,24 @@ def test_tools_are_found_without_an_activated_environment(monkeypatch):
     monkeypatch.setenv("PATH", "/usr/bin")
     first, second = tool_environment()["PATH"].split(":")
     assert (first, second) == (str(Path(sys.executable).parent), "/usr/bin")
+
+
+def test_a_commit_is_dirty_if_more_than_the_lock_has_changed(tmp_path):
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+        command = ["git", "-C", str(tmp_path), *identity, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    project = DvcProject(root=str(tmp_path))
+    assert project.git_commit() == "unknown"
+    git("init", "--quiet")
+    for name in ("dvc.lock", "code.py"):
+        (tmp_path / name).write_text("1")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "first")
+    commit = git("rev-parse", "HEAD")
+    (tmp_path / "dvc.lock").write_text("2")
+    (tmp_path / "new.txt").write_text("not tracked")
+    assert project.git_commit() == commit
+    (tmp_path / "code.py").write_text("2")
+    assert project.git_commit() == f"{commit}-dirty"

@@ -125,3 +125,18 @@ def test_every_metric_has_a_name_that_mlflow_takes(mlflow, instance):
     outcome = dg.materialize([all_of_them], instance=instance, resources={"mlflow": mlflow})
     run = mlflow.client().get_run(outcome.output_for_node("all_of_them"))
     assert set(run.data.metrics) == {f"xr_linear/{name}" for name in mapped}
+
+
+def test_a_run_that_a_killed_process_left_open_is_ended(mlflow, instance):
+    def opened(tags) -> str:
+        client = mlflow.client()
+        experiment = client.get_experiment_by_name(name)
+        return client.create_run(experiment.experiment_id, tags=tags).info.run_id
+
+    first = run_two_steps(mlflow, instance)[1]
+    client = mlflow.client()
+    name = client.get_experiment(client.get_run(first).info.experiment_id).name
+    left, own = opened({"dagster.run_id": "gone"}), opened({"who": "a person"})
+    run_two_steps(mlflow, instance)
+    assert client.get_run(left).info.status == "KILLED"
+    assert client.get_run(own).info.status == "RUNNING"

@@ -147,6 +147,17 @@ def test_a_bundle_that_was_changed_by_hand_is_noticed(project):
     assert not project.changed("rankers", DATASET)
 
 
+def test_a_bundle_of_other_settings_is_noticed(project):
+    params = project.folder / "params.yaml"
+    before = params.read_text()
+    settings = yaml.safe_load(before)
+    settings["settings"][DATASET]["rankers"]["cost"] = [7.0]
+    params.write_text(yaml.safe_dump(settings))
+    assert project.changed("rankers", DATASET)
+    params.write_text(before)
+    assert not project.changed("rankers", DATASET)
+
+
 def test_dvc_shows_metrics_plots_and_the_graph(copy, first, project):
     shown = json.loads(call(copy, "dvc", "metrics", "show", "--json").stdout)
     (metrics,) = shown[""]["data"].values()

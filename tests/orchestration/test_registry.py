@@ -64,9 +64,11 @@ def project(tmp_path, bundle, monkeypatch):
     return project
 
 
-def trained(project: DvcProject, *, right: float, md5: str, data_md5: str = "d" * 32) -> None:
+def trained(
+    project: DvcProject, *, right: float, md5: str, data_md5: str = "d" * 32, seed: int = 0
+) -> None:
     """As if the stages had run: predictions of this quality, these md5s in dvc.lock."""
-    predictions(right=right).save(project.out("rankers", DATASET) / "predictions")
+    predictions(right=right, seed=seed).save(project.out("rankers", DATASET) / "predictions")
     md5s = {"dataset": data_md5, "rankers": md5}
     stages = {
         f"{stage}@{DATASET}": {"outs": [{"path": stage, "md5": f"{value}.dir"}]}
@@ -235,10 +237,40 @@ def test_a_champion_that_moves_during_the_comparison_is_left_alone(
     monkeypatch.setattr(module, "compare", meanwhile)
     trained(project, right=0.9, md5="c" * 32)
     told = failure(materialise(raise_on_error=False))
-    assert taken == [True]  # other runs wait; only a person can come between
+    assert taken == [True, True]  # with the champion, and with the best: other runs wait for both
     assert "was moved while the challenger was compared" in told
     assert aliases(mlflow) == {"challenger": 3, "champion": 1, "previous": 1}
     assert statuses(mlflow)[3] == "pending"
+
+
+def test_a_champion_cannot_sink_night_by_night(project, register, mlflow):
+    def night(right: float, md5: str, seed: int):
+        trained(project, right=right, md5=md5 * 32, seed=seed)
+        found = register()[0]["champion"]
+        best = int(aliased(mlflow.client(), NAME, "best").version)
+        return found["champion_version"], best, found["reason"]
+
+    assert night(0.9, "a", 0)[:2] == (1, 1)
+    assert night(0.8, "b", 1)[:2] == (2, 1)  # within its noise, and not better
+    champion, best, reason = night(0.65, "c", 2)  # within the noise of the second alone
+    assert (champion, best) == (2, 1)
+    assert reason.startswith("not worse than the champion, but worse than version 1, the best so f")
+    assert statuses(mlflow)[3] == "refused"
+    assert night(1.0, "d", 3)[:2] == (4, 4)
+
+
+def test_nothing_is_crowned_in_place_of_a_champion_that_is_gone(
+    project, register, materialise, mlflow
+):
+    for md5, right in zip("ab", (0.9, 0.1), strict=True):  # the second is refused
+        trained(project, right=right, md5=md5 * 32)
+        register()
+    mlflow.client().delete_registered_model_alias(NAME, "champion")
+    told = failure(materialise(raise_on_error=False))
+    assert "has no version under the alias `champion`, but had one: version 1." in told
+    assert aliases(mlflow) == {"challenger": 2}
+    mlflow.client().set_registered_model_alias(NAME, "champion", "1")
+    assert register()[0]["champion"]["champion_version"] == 1
 
 
 def test_the_registry_waits_for_another_run_of_the_data_set(

@@ -5,12 +5,12 @@ from scipy.sparse import csr_array
 
 from xmc_core.config import Config, TfidfConfig, TreeConfig
 from xmc_core.data import Dataset
-from xmc_core.errors import DataError
+from xmc_core.errors import DataError, XmcError
 from xmc_core.models import Member, PipelineModel, train_xr_linear
 from xmc_core.persistence import read_store
 from xmc_core.stages.inputs import Inputs
 from xmc_core.stages.paths import STAGES, ProjectPaths
-from xmc_core.stages.runner import run_stage
+from xmc_core.stages.runner import load_stage, run_stage
 
 CONFIG = Config(tfidf=TfidfConfig(min_df=1), tree=TreeConfig(max_leaf_size=1, branching=2))
 TRAIN = ["red wine", "white wine", "lazy dog", "sleeping dog", "..."]
@@ -124,3 +124,29 @@ def test_what_was_made_of_another_state_of_the_data_set_is_refused(paths):
         _ = Inputs(paths).X_train
     run_stage("tfidf_features", paths, CONFIG, quiet=True)
     assert Inputs(paths).X_train.shape[0] == 5
+
+
+def test_a_result_of_settings_that_changed_meanwhile_is_left_out(paths):
+    other = CONFIG.replace(**{"rankers.cost": 5.0})
+    with pytest.raises(XmcError, match="settings changed while the stage tfidf_features ran, so"):
+        run_stage("tfidf_features", paths, CONFIG, quiet=True, settings_now=lambda: other)
+    assert not paths.out("tfidf_features").exists()
+    run_stage("tfidf_features", paths, CONFIG, quiet=True, settings_now=lambda: CONFIG)
+    assert paths.out("tfidf_features").exists()
+
+
+def test_a_result_of_raw_files_that_changed_meanwhile_is_left_out(paths, monkeypatch):
+    paths.raw.mkdir(parents=True)
+    file = paths.raw / "train.jsonl"
+    file.write_text("".join(f'{{"text": "{t}", "labels": ["a"]}}\n' for t in TRAIN * 3))
+    stage = load_stage("dataset")
+    run = stage.run
+
+    def edited(*arguments):
+        run(*arguments)
+        file.write_text(file.read_text() + '{"text": "late", "labels": ["b"]}\n')
+
+    monkeypatch.setattr(stage, "run", edited)
+    with pytest.raises(XmcError, match="raw files changed while the stage dataset ran"):
+        run_stage("dataset", paths, CONFIG, quiet=True)
+    assert Inputs(paths).dataset.train_texts == TRAIN  # as before

@@ -1,7 +1,7 @@
 """xmc run, xmc train: stages, one by one or in order."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -45,7 +45,7 @@ def run(
         raise ConfigError(f"there is no stage {stage!r}; the stages are {', '.join(STAGES)}.")
     config, paths = load_settings(dataset, preset, changes)
     stages = STAGES if stage is None else (stage,)
-    run_stages(stages, paths, config, quiet)
+    run_stages(stages, paths, config, quiet, lambda: load_settings(dataset, preset, changes)[0])
     if stages[-1] == "evaluation" and not quiet:
         _show_metrics(paths, config)
 
@@ -63,16 +63,23 @@ def train(
     from xmc_core.stages.paths import STAGES
 
     config, paths = load_settings(dataset, preset, changes)
-    run_stages(STAGES[: STAGES.index("rankers") + 1], paths, config, quiet)
+    stages = STAGES[: STAGES.index("rankers") + 1]
+    run_stages(stages, paths, config, quiet, lambda: load_settings(dataset, preset, changes)[0])
     typer.echo(str(paths.out("rankers") / "bundle"))
 
 
-def run_stages(stages: Sequence[str], paths: "ProjectPaths", config: "Config", quiet: bool) -> None:
+def run_stages(
+    stages: Sequence[str],
+    paths: "ProjectPaths",
+    config: "Config",
+    quiet: bool,
+    settings_now: "Callable[[], Config]",
+) -> None:
     """One after the other, in this process."""
     from xmc_core.stages.runner import run_stage
 
     for stage in stages:
-        run_stage(stage, paths, config, quiet=quiet)
+        run_stage(stage, paths, config, quiet=quiet, settings_now=settings_now)
 
 
 def _show_metrics(paths: "ProjectPaths", config: "Config") -> None:
