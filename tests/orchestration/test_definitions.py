@@ -10,6 +10,7 @@ import sys
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.test_utils import create_run_for_test
 
 from orchestration.definitions import defs
 from orchestration.dvc_project import DvcProject
@@ -110,15 +111,18 @@ def one_project(tmp_path):
     return project
 
 
-def tick(project: DvcProject, cursor: str | None):
+def tick(project: DvcProject, cursor: str | None, instance: dg.DagsterInstance | None = None):
     context = dg.build_sensor_context(
-        cursor=cursor, resources={"project": project}, repository_def=defs.get_repository_def()
+        instance=instance or dg.DagsterInstance.ephemeral(),
+        cursor=cursor,
+        resources={"project": project},
+        repository_def=defs.get_repository_def(),
     )
     return data_or_settings_changed.evaluate_tick(context)
 
 
-def look(project: DvcProject, cursor: str | None):
-    found = tick(project, cursor)
+def look(project: DvcProject, cursor: str | None, instance: dg.DagsterInstance | None = None):
+    found = tick(project, cursor, instance)
     return [request.partition_key for request in found.run_requests], found.cursor
 
 
@@ -162,6 +166,26 @@ def test_settings_that_were_here_before_are_run_again(one_project):
         (request,) = found.run_requests
         assert request.partition_key == first
         assert request.run_key is None  # Dagster skips every key that it has seen
+
+
+def test_a_run_that_failed_is_asked_for_again(one_project, instance, monkeypatch):
+    first = datasets.get_partition_keys()[0]
+    cursor = look(one_project, None, instance)[1]
+    set_leaves(one_project, first, 7)
+    (request,) = tick(one_project, cursor, instance).run_requests
+    cursor = look(one_project, cursor, instance)[1]
+
+    def ended(status: dg.DagsterRunStatus):
+        create_run_for_test(
+            instance, job_name="train_and_register", status=status, tags=request.tags
+        )
+        return look(one_project, cursor, instance)[0]
+
+    assert ended(dg.DagsterRunStatus.FAILURE) == []  # not at once
+    monkeypatch.setattr("orchestration.sensors.AGAIN_SECONDS", -1)
+    assert look(one_project, cursor, instance)[0] == [first]
+    assert ended(dg.DagsterRunStatus.STARTED) == []
+    assert ended(dg.DagsterRunStatus.FAILURE) == []  # the third: somebody has to look
 
 
 def test_a_data_set_that_cannot_be_read_holds_up_no_other(one_project, monkeypatch):
