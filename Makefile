@@ -5,7 +5,7 @@ DATASET ?= python-api
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui test check format warmup repro bench-linear bench-large bench-encoder bench-dense bench-disentangle clean
+.PHONY: help install demo ui tidy test check format warmup repro bench-linear bench-large bench-encoder bench-dense bench-disentangle clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -32,6 +32,9 @@ demo: .venv/installed ## run the whole pipeline on the built-in data, from sourc
 
 ui: .venv/installed ## open Dagster on port 3000 and MLflow on port 5000
 	$(BIN)/python -m orchestration.ui
+
+tidy: .venv/installed ## say which old versions and cached files can go; YES=1 deletes them
+	$(BIN)/python -m orchestration.tidy $(if $(YES),--yes)
 
 repro: .venv/installed ## bring everything up to date with DVC alone
 	$(BIN)/dvc repro
