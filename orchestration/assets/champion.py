@@ -28,6 +28,7 @@ from orchestration.partitions import datasets
 from orchestration.resources import MlflowTracking
 from orchestration.turns import turn
 from xmc_core.data import Dataset, Predictions
+from xmc_core.errors import StoreError
 from xmc_core.metrics.bootstrap import Gate
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def champion(
             for tag, value in ((STATUS, PASSED if promoted else REFUSED), ("gate", reason)):
                 client.set_model_version_tag(name, challenger.version, tag, value)
             if is_best or best is None:
-                holder = challenger if is_best else in_use
+                holder = challenger if is_best or present is None else present
                 client.set_registered_model_alias(name, BEST, holder.version)
 
     say = context.log.info if promoted else context.log.warning
@@ -158,7 +159,13 @@ def decide(
     verdict = compare(project, dataset, challenger, present)
     if not verdict.passed or best is None or best.version in (present.version, challenger.version):
         return verdict.passed, verdict.reason, verdict, verdict.passed and is_better(verdict)
-    against_best = compare(project, dataset, challenger, best)
+    try:
+        against_best = compare(project, dataset, challenger, best)
+    except StoreError as error:  # of an old release, perhaps: it holds up nothing
+        reason = (
+            f"{verdict.reason}; version {best.version}, the best so far, cannot answer: {error}"
+        )
+        return True, reason, verdict, True
     if against_best.passed:
         return True, verdict.reason, verdict, is_better(against_best)
     told = against_best.reason.replace("the champion", f"version {best.version}, the best so far,")

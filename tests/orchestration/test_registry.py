@@ -23,7 +23,7 @@ from orchestration.partitions import datasets
 from orchestration.turns import turn
 from tests.orchestration.stores import predictions, small_dataset
 from xmc_core.config import CalibrationConfig, config_from_mapping, to_mapping
-from xmc_core.errors import DataError
+from xmc_core.errors import DataError, StoreError
 from xmc_core.features.tfidf import fit_tfidf
 from xmc_core.inference.calibration import fit_calibration
 from xmc_core.metrics.matching import find_hits
@@ -257,6 +257,38 @@ def test_a_champion_cannot_sink_night_by_night(project, register, mlflow):
     assert reason.startswith("not worse than the champion, but worse than version 1, the best so f")
     assert statuses(mlflow)[3] == "refused"
     assert night(1.0, "d", 3)[:2] == (4, 4)
+
+
+def test_the_champion_of_before_is_the_best_where_none_is_named(project, register, mlflow):
+    for md5, right, seed in zip("ab", (0.9, 0.8), (0, 1), strict=True):
+        trained(project, right=right, md5=md5 * 32, seed=seed)
+        if md5 == "b":
+            mlflow.client().delete_registered_model_alias(NAME, "best")
+        assert register()[0]["champion"]["promoted"]
+    assert int(aliased(mlflow.client(), NAME, "best").version) == 1
+
+
+def test_a_best_version_that_cannot_answer_holds_up_nothing(project, register, mlflow, monkeypatch):
+    for md5, right, seed in zip("ab", (0.9, 0.8), (0, 1), strict=True):
+        trained(project, right=right, md5=md5 * 32, seed=seed)
+        register()
+    module = sys.modules["orchestration.assets.champion"]
+    compare = module.compare
+
+    def of_old(project, dataset, challenger, other):
+        if int(other.version) == 1:
+            raise StoreError("its weights are in layout 1")
+        return compare(project, dataset, challenger, other)
+
+    monkeypatch.setattr(module, "compare", of_old)
+    trained(project, right=0.65, md5="c" * 32, seed=2)
+    found = register()[0]["champion"]
+    assert found["promoted"]
+    assert (
+        "version 1, the best so far, cannot answer: its weights are in layout 1"
+        in (found["reason"])
+    )
+    assert int(aliased(mlflow.client(), NAME, "best").version) == 3
 
 
 def test_nothing_is_crowned_in_place_of_a_champion_that_is_gone(
