@@ -76,10 +76,5 @@ def has_failed(context: dg.SensorEvaluationContext, state: str) -> bool:
 
 def fingerprint(project: DvcProject, dataset: str) -> str:
     """Changes with the settings, and with name, size or time of any raw file: nothing is read."""
-    raw = project.paths(dataset).raw
-    files = sorted(file for file in raw.rglob("*") if file.is_file())
-    state = [
-        to_mapping(project.config(dataset)),
-        [(str(f.relative_to(raw)), f.stat().st_size, f.stat().st_mtime_ns) for f in files],
-    ]
+    state = [to_mapping(project.config(dataset)), project.paths(dataset).raw_state()]
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from orchestration.dvc_project import DvcProject, tool_environment
-from orchestration.mlflow_model.registry import PENDING, STATUS, model_name
+from orchestration.mlflow_model.registry import PENDING, STATUS, all_versions, model_name
 from orchestration.partitions import project
 from orchestration.resources import MlflowTracking
 from orchestration.turns import turn
@@ -55,8 +55,7 @@ def superfluous(client: "MlflowClient", name: str, keep: int) -> "list[ModelVers
     """Versions that have no alias, are judged, and are none of the newest `keep`; oldest first."""
     models = client.search_registered_models(f"name = '{name}'")
     named = {str(version) for model in models for version in model.aliases.values()}
-    found = client.search_model_versions(f"name = '{name}'", max_results=1000)
-    ordered = sorted(found, key=lambda version: int(version.version))
+    ordered = all_versions(client, name)
     return [
         version
         for version in ordered[: max(0, len(ordered) - keep)]

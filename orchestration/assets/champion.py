@@ -21,6 +21,7 @@ from orchestration.mlflow_model.registry import (
     REPLACED,
     STATUS,
     aliased,
+    all_versions,
     fetch,
     model_name,
 )
@@ -179,9 +180,8 @@ def is_better(verdict: Gate) -> bool:
 
 def former_champions(client: "MlflowClient", name: str) -> list[str]:
     """Versions that were champion once."""
-    versions = client.search_model_versions(f"name = '{name}'", max_results=1000)
-    found = [v for v in versions if v.tags.get(STATUS) in (PASSED, REPLACED)]
-    return sorted((str(v.version) for v in found), key=int)
+    versions = all_versions(client, name)
+    return [str(v.version) for v in versions if v.tags.get(STATUS) in (PASSED, REPLACED)]
 
 
 def compare(

@@ -56,11 +56,16 @@ def model_name(dataset: str) -> str:
     return f"xmc-{dataset}"
 
 
+def all_versions(client: "MlflowClient", name: str) -> "list[ModelVersion]":
+    """Of a model, oldest first; none if there is no such model yet."""
+    found = client.search_model_versions(f"name = '{name}'", max_results=1000)
+    return sorted(found, key=lambda version: int(version.version))
+
+
 def find_version(client: "MlflowClient", name: str, md5: str) -> "ModelVersion | None":
     """The newest version that holds the bundle with this md5."""
-    versions = client.search_model_versions(f"name = '{name}'", max_results=1000)
-    same = [v for v in versions if v.tags.get(f"{MD5}rankers") == md5]
-    return max(same, key=lambda v: int(v.version), default=None)
+    same = [v for v in all_versions(client, name) if v.tags.get(f"{MD5}rankers") == md5]
+    return same[-1] if same else None
 
 
 def aliased(client: "MlflowClient", name: str, alias: str) -> "ModelVersion | None":

@@ -38,6 +38,14 @@ class ProjectPaths:
         """The user's own files."""
         return self.data / "raw" / self.dataset
 
+    def raw_state(self) -> list[tuple[str, int, int]]:
+        """Name, size and time of each of them: changes with any, and nothing is read."""
+        files = sorted(file for file in self.raw.rglob("*") if file.is_file())
+        return [
+            (str(file.relative_to(self.raw)), file.stat().st_size, file.stat().st_mtime_ns)
+            for file in files
+        ]
+
     @property
     def _root(self) -> Path:
         return self.data / "presets" / self.preset if self.preset else self.data
@@ -62,15 +70,14 @@ class ProjectPaths:
         of the same shapes may fit, and say something else.
         """
         folder = self.out(stage)
+        preset = f" --preset {self.preset}" if self.preset else ""
         if not (folder / "manifest.json").exists():
-            preset = f" --preset {self.preset}" if self.preset else ""
             raise DataError(
                 f"{folder} is not there: run the stage `{stage}` first "
                 f"(xmc run {stage} --dataset {self.dataset}{preset})."
             )
         made_of = folder / MADE_OF
         if made_of.exists() and json.loads(made_of.read_text()) != self.made_of():
-            preset = f" --preset {self.preset}" if self.preset else ""
             raise DataError(
                 f"{folder} was made of {self.dataset} as it was before the stage `dataset` ran "
                 f"again; bring everything up to date (xmc run --dataset {self.dataset}{preset}, "

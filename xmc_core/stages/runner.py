@@ -85,6 +85,5 @@ def _surroundings(name: str, paths: ProjectPaths, config: Config) -> dict[str, o
         code.update(str(file.relative_to(package)).encode() + file.read_bytes())
     found: dict[str, object] = {"settings": to_mapping(config), "code": code.hexdigest()}
     if name == "dataset":
-        raw = sorted(file for file in paths.raw.rglob("*") if file.is_file())
-        found["raw files"] = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in raw]
+        found["raw files"] = paths.raw_state()
     return found
