@@ -90,7 +90,7 @@ class DatasetConfig:
     """Share held out by a stable hash where there is no test file."""
 
     min_label_count: int = 1
-    """Labels with fewer occurrences in train and test together are left out."""
+    """Labels with fewer training documents are not learned, and missed where test has them."""
 
     propensity_a: float = 0.55
     """Constants of PSP@k, set per benchmark; see xmc_core.metrics.propensity."""

@@ -99,8 +99,8 @@ def test_what_is_odd_is_kept_counted_and_told():
     assert [message["text"] for message in messages] == [
         "documents without a label: 2 (kept)",
         "documents without text: 1 (kept)",
-        "labels that only test has: 1 (kept; they count as missed)",
-        "test documents all of whose labels are new: 1 (kept; no prediction can be right)",
+        "labels of test that train does not teach: 1 (kept; they count as missed)",
+        "test documents none of whose labels train teaches: 1 (kept; no prediction can be right)",
     ]
 
 
@@ -140,10 +140,16 @@ def test_a_test_split_without_any_label_cannot_be_measured():
         build_dataset(train, test, test_given=False)
 
 
-def test_a_test_split_of_labels_that_are_all_too_rare_cannot_be_measured():
-    train = documents_of([("a", {"x"}), ("b", {"x"})])
-    with pytest.raises(DataError, match=r"no document has a label that occurs 2 times \(dataset"):
-        build_dataset(train, documents_of([("c", {"y"})]), test_given=False, min_label_count=2)
+def test_what_test_documents_have_does_not_decide_what_is_learned():
+    train = documents_of([("a", {"x", "y"}), ("b", {"x"})])
+    test = documents_of([("c", {"y", "x"}), ("d", {"z"})], "test.jsonl")
+    dataset = build_dataset(train, test, min_label_count=2)
+    assert (dataset.label_names, dataset.n_labels) == (["x", "y", "z"], 1)
+    assert labels_of(dataset.Y_train, dataset.label_names) == [{"x"}, {"x"}]
+    assert labels_of(dataset.Y_test, dataset.label_names) == [{"x", "y"}, {"z"}]
+    assert dataset.facts["labels_too_rare"] == 1
+    with pytest.raises(DataError, match=r"occurs in train.jsonl at least 2 times \(dataset.min"):
+        build_dataset(train, documents_of([("c", {"y"})], "test.jsonl"), min_label_count=2)
 
 
 def test_a_name_made_unique_is_no_other_labels_name():

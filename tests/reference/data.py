@@ -30,16 +30,15 @@ class Plain:
 
 
 def number_labels(train: list[Row], test: list[Row], min_label_count: int) -> Plain:
-    """Labels of train in order of their names, then those that only test has."""
-    everything = [label for _, labels in train + test for label in labels]
-    kept = {label for label in everything if everything.count(label) >= min_label_count}
-    in_train = set().union(*(labels for _, labels in train))
-    names = sorted(kept & in_train) + sorted(kept - in_train)
+    """Labels that train has often enough in order of their names, then the others of test."""
+    everything = [label for _, labels in train for label in labels]
+    known = {label for label in everything if everything.count(label) >= min_label_count}
+    in_test = set().union(*(labels for _, labels in test))
     return Plain(
-        names,
-        len(kept & in_train),
-        [labels & kept for _, labels in train],
-        [labels & kept for _, labels in test],
+        sorted(known) + sorted(in_test - known),
+        len(known),
+        [labels & known for _, labels in train],
+        [labels for _, labels in test],
     )
 
 

@@ -28,16 +28,17 @@ def build_dataset(
 ) -> Dataset:
     """Number the labels and state what is odd about the data.
 
-    Labels are sorted by their id. Those that occur in train come first; labels that only test has
-    follow. What is kept and only told: documents without labels or text, labels named twice in a
-    document, test documents whose labels train never shows.
+    Labels are sorted by their id. Those that are learned come first; those that only test has, or
+    train too rarely, follow. What is kept and only told: documents without labels or text, labels
+    named twice in a document, test documents whose labels train does not teach.
 
     Parameters
     ----------
     test_given : whether the user chose the test documents
         Then none of them sharing a label with train is an error, not bad luck.
-    min_label_count : occurrences in train and test together
-        Labels with fewer are left out.
+    min_label_count : documents of train
+        Labels with fewer are not learned. Where test documents have them they count as missed, like
+        labels that train never shows: what is measured does not depend on what is learned.
     label_names : id -> name
         Names to show; a label without one shows its id.
 
@@ -47,26 +48,25 @@ def build_dataset(
         If no label occurs in train, none in test, or (with `test_given`) none in both.
     """
     in_train, in_test = _counts(train), _counts(test)
-    kept = {label for label, n in (in_train + in_test).items() if n >= min_label_count}
-    known = sorted(kept & in_train.keys())
+    known = sorted(label for label, n in in_train.items() if n >= min_label_count)
+    rare = f" at least {min_label_count} times (dataset.min_label_count)" if in_train else ""
     if not known:
-        rare = f" at least {min_label_count} times (dataset.min_label_count)" if in_train else ""
         raise DataError(
             f"{train.source}: no label occurs{rare}, so there is nothing to learn; "
             'at least one document needs something in "labels".'
         )
-    if kept.isdisjoint(in_test):
-        rare = f" that occurs {min_label_count} times (dataset.min_label_count)" if in_test else ""
+    if not in_test:
         raise DataError(
-            f"{test.source}: no document has a label{rare}, so nothing could be measured; give a "
-            "test file with labels, or hold out a larger share (dataset.test_share)."
+            f"{test.source}: no document has a label, so nothing could be measured; give a test "
+            "file with labels, or hold out a larger share (dataset.test_share)."
         )
     if test_given and in_test.keys().isdisjoint(known):
         raise DataError(
-            f"{test.source}: none of its labels occurs in {train.source}, nothing can be measured. "
-            "Check that both spell labels alike, or leave out the test file to hold out a share."
+            f"{test.source}: none of its labels occurs in {train.source}{rare}, nothing can be "
+            "measured. Check that both spell labels alike, or leave out the test file to hold out "
+            "a share."
         )
-    unseen = sorted(kept & in_test.keys() - in_train.keys())
+    unseen = sorted(in_test.keys() - known)
     ids = known + unseen
     numbers = {label: number for number, label in enumerate(ids)}
     names, nameless = _names(ids, label_names)
@@ -80,7 +80,7 @@ def build_dataset(
     )
     counts = count(dataset)
     counts["duplicate_labels"] = train.duplicates + test.duplicates
-    counts["labels_too_rare"] = len(in_train.keys() | in_test.keys()) - len(ids)
+    counts["labels_too_rare"] = len(in_train) - len(known)
     counts["labels_without_name"] = nameless
     for text in describe(counts):
         report.message(text)
@@ -151,11 +151,14 @@ def describe(counts: Mapping[str, float]) -> list[str]:
             "apart)"
         ),
         "duplicate_labels": "labels named twice in one document: {:,} (counted once)",
-        "test_only_labels": "labels that only test has: {:,} (kept; they count as missed)",
-        "test_rows_with_only_unseen_labels": (
-            "test documents all of whose labels are new: {:,} (kept; no prediction can be right)"
+        "test_only_labels": (
+            "labels of test that train does not teach: {:,} (kept; they count as missed)"
         ),
-        "labels_too_rare": "labels rarer than dataset.min_label_count: {:,} (left out)",
+        "test_rows_with_only_unseen_labels": (
+            "test documents none of whose labels train teaches: {:,} (kept; no prediction can be "
+            "right)"
+        ),
+        "labels_too_rare": "labels rarer than dataset.min_label_count: {:,} (not learned)",
         "labels_without_name": "labels that the file of names does not name: {:,} (shown by id)",
     }
     return [line.format(counts[name]) for name, line in lines.items() if counts.get(name)]
@@ -168,11 +171,14 @@ def _counts(documents: Documents) -> Counter[str]:
 
 
 def _matrix(documents: Documents, numbers: Mapping[str, int], n_labels: int) -> SparseRows:
-    """(n_documents, n_labels) ones; labels without a number are left out."""
-    renumbered: Indices = np.array([numbers.get(name, -1) for name in documents.names], np.int32)
+    """(n_documents, n_labels) ones; labels without a number, or numbered beyond, are left out."""
+    renumbered: Indices = np.array(
+        [numbers.get(name, n_labels) for name in documents.names], np.int32
+    )
     columns = renumbered[documents.labels]
-    pointer = np.concatenate([[0], np.cumsum(columns >= 0)])[documents.pointer]
-    columns = columns[columns >= 0]
+    kept = columns < n_labels
+    pointer = np.concatenate([[0], np.cumsum(kept)])[documents.pointer]
+    columns = columns[kept]
     if len(columns) <= np.iinfo(np.int32).max:
         pointer = pointer.astype(np.int32)  # else scipy widens the columns too
     matrix = csr_array(

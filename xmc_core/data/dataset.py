@@ -19,14 +19,14 @@ class Dataset:
     train_texts: list[str]
     test_texts: list[str]
     label_names: list[str]
-    """Labels that occur in train come first: what a model can predict is label_names[:n_labels]."""
+    """Labels that train teaches come first: what a model can predict is label_names[:n_labels]."""
 
     Y_train: SparseRows
     """(n_train, n_labels) ones."""
 
     Y_test: SparseRows
-    """(n_test, len(label_names)) ones; columns from n_labels on are labels that train never shows.
-    They count as missed in recall, nDCG and PSP."""
+    """(n_test, len(label_names)) ones; columns from n_labels on are labels that train does not
+    teach. They count as missed in recall, nDCG and PSP."""
 
     facts: Json = field(default_factory=dict)
     """Counts and versions for the manifest: what was read, kept, dropped."""
