@@ -17,6 +17,7 @@ Pointers = NDArray[np.int64]
 
 Bytes = NDArray[np.uint8]
 SignedBytes = NDArray[np.int8]
+SignedShorts = NDArray[np.int16]
 Flags = NDArray[np.bool_]
 
 SparseRows = csr_array

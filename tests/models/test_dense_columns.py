@@ -15,7 +15,7 @@ from xmc_core.models import XRLinear, train_xr_linear
 from xmc_core.rankers.train import Level, gather_clusters
 from xmc_core.rankers.weights import ChunkedWeights
 from xmc_core.solvers.scratch import ScratchPool
-from xmc_core.solvers.siblings import Problem, plan_jobs, solve
+from xmc_core.solvers.siblings import DenseWeights, Problem, plan_jobs, solve
 from xmc_core.tree import LabelTree
 
 N, WORDS, LABELS = 70, 60, 40
@@ -42,6 +42,18 @@ def labels(seed=1):
     return csr_array(pattern.astype(np.float32))
 
 
+def solved(rows, clusters, problem):
+    """What the solvers report, and the weights."""
+    scratch = ScratchPool(rows.n_features)
+    dense = DenseWeights.empty(clusters.n_children, rows.dense.n_dims, rounded=False)
+    jobs = plan_jobs(clusters, rows, 1)
+    pieces = [solve(job, rows, clusters, problem, scratch, dense) for job in jobs]
+    statistics = np.concatenate([piece.statistics for piece in pieces])
+    return statistics, ChunkedWeights.from_tiles(
+        pieces, dense, clusters.child_pointer, rows.n_features, n_threads=1, scratch=scratch
+    )
+
+
 @pytest.mark.parametrize("n_dims", [40, 64, 90])
 @pytest.mark.parametrize("loss", ["squared_hinge", "hinge", "logistic"])
 def test_every_way_to_train_agrees_with_the_reference(loss, n_dims):
@@ -59,14 +71,7 @@ def test_every_way_to_train_agrees_with_the_reference(loss, n_dims):
             loss=loss, cost_negative=1.0, bias=1.0, tol=1e-5, max_iter=20_000, threshold=0.0,
             max_weights=0, seed=1, method=method, vector=vector,
         )  # fmt: skip
-        scratch = ScratchPool(X.shape[1])
-        pieces = [
-            solve(job, rows, clusters, problem, scratch) for job in plan_jobs(clusters, rows, 1)
-        ]
-        weights = ChunkedWeights.from_tiles(
-            pieces, pointer, X.shape[1], n_threads=1, scratch=scratch
-        )
-        W, b = weights.to_dense()
+        W, b = solved(rows, clusters, problem)[1].to_dense()
         assert_allclose(W, expected, atol=2e-3)
         assert_allclose(b, expected_b, atol=2e-3)
 
@@ -84,15 +89,8 @@ def test_rounded_weights_end_as_near_the_optimum_as_the_tolerance_says(loss, vec
             loss=loss, cost_negative=1.0, bias=1.0, tol=tol, max_iter=500, threshold=0.0,
             max_weights=0, seed=1, method=DIRECT, vector=vector,
         )  # fmt: skip
-        rows, scratch = Rows.of(X), ScratchPool(X.shape[1])
-        pieces = [
-            solve(job, rows, clusters, problem, scratch) for job in plan_jobs(clusters, rows, 1)
-        ]
-        statistics = np.concatenate([piece.statistics for piece in pieces])
+        statistics, weights = solved(Rows.of(X), clusters, problem)
         assert not statistics[:, NOT_CONVERGED].any()
-        weights = ChunkedWeights.from_tiles(
-            pieces, pointer, X.shape[1], n_threads=1, scratch=scratch
-        )
         ends.append((statistics[:, OBJECTIVE].sum(), *weights.to_dense()))
     (objective, W, b), (rounded_objective, rounded_W, rounded_b) = ends
     assert_allclose(rounded_objective, objective, rtol=5e-3)

@@ -20,7 +20,7 @@ from xmc_core.rankers.weights import (
     to_halves,
 )
 from xmc_core.solvers.scratch import ScratchPool
-from xmc_core.solvers.siblings import Tiles
+from xmc_core.solvers.siblings import DenseWeights, Tiles
 
 N, D = 50, 200
 
@@ -55,12 +55,12 @@ def chunked(W, biases, pointer, precision="single", n_threads=1):
         np.concatenate(features).astype(np.int32), np.concatenate(masks).astype(np.uint16),
         np.concatenate(weights).astype(np.float32), np.array(n_features), np.array(n_weights),
         np.array(tile_biases, np.float32), np.zeros((len(masks), 5)),
-        np.zeros((len(masks), 16, 0), np.float32),
     )  # fmt: skip
     pieces = [tiles]
     exponent = round_to_halves(pieces) if precision == HALF else None
     return ChunkedWeights.from_tiles(
-        pieces, np.asarray(pointer, np.int64), W.shape[1], n_threads=n_threads,
+        pieces, DenseWeights.empty(len(W), 0, rounded=precision == HALF),
+        np.asarray(pointer, np.int64), W.shape[1], n_threads=n_threads,
         scratch=ScratchPool(W.shape[1]), exponent=exponent,
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ from xmc_core.kernels.sibling_rankers import DIRECT, GRAM
 from xmc_core.rankers.train import Level, gather_clusters
 from xmc_core.rankers.weights import ChunkedWeights
 from xmc_core.solvers.scratch import ScratchPool
-from xmc_core.solvers.siblings import Problem, plan_jobs, solve
+from xmc_core.solvers.siblings import DenseWeights, Problem, plan_jobs, solve
 
 
 @st.composite
@@ -55,9 +55,10 @@ def test_every_way_to_solve_a_level_finds_the_optimum(level, loss):
             )  # fmt: skip
             scratch = ScratchPool(X.shape[1])
             jobs = plan_jobs(clusters, kernel_rows, 1)
-            pieces = [solve(job, kernel_rows, clusters, problem, scratch) for job in jobs]
+            dense = DenseWeights.empty(clusters.n_children, kernel_rows.dense.n_dims, rounded=False)
+            pieces = [solve(job, kernel_rows, clusters, problem, scratch, dense) for job in jobs]
             W, b = ChunkedWeights.from_tiles(
-                pieces, pointer, X.shape[1], n_threads=1, scratch=scratch
+                pieces, dense, pointer, X.shape[1], n_threads=1, scratch=scratch
             ).to_dense()
             # With the hinge the twin's optimiser stops early where rows are equal, and no weights
             # are better than the optimum: what counts is not to be worse.

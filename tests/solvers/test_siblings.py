@@ -11,7 +11,7 @@ from xmc_core.kernels.lanes import LANES
 from xmc_core.kernels.sibling_rankers import DIRECT, EPOCHS, GRAM, NOT_CONVERGED, OBJECTIVE
 from xmc_core.rankers.train import Level, gather_clusters
 from xmc_core.solvers.scratch import ScratchPool
-from xmc_core.solvers.siblings import Problem, Tiles, parent_runs, plan_jobs, solve
+from xmc_core.solvers.siblings import DenseWeights, Problem, Tiles, parent_runs, plan_jobs, solve
 
 N, D, CHILDREN = 70, 120, 19
 
@@ -38,7 +38,8 @@ def run(X, targets, *, loss="squared_hinge", n_threads=1, **changes):
     rows = Rows.of(X)
     scratch = ScratchPool(X.shape[1])
     jobs = plan_jobs(clusters, rows, n_threads)
-    return Tiles.concatenate([solve(job, rows, clusters, problem, scratch) for job in jobs])
+    dense = DenseWeights.empty(clusters.n_children, rows.dense.n_dims, rounded=False)
+    return Tiles.concatenate([solve(job, rows, clusters, problem, scratch, dense) for job in jobs])
 
 
 def dense(tiles, n_features, n_children):

@@ -29,7 +29,7 @@ from xmc_core.kernels.chunks import (
 from xmc_core.kernels.lanes import LANES
 from xmc_core.kernels.search_simd import at_least
 from xmc_core.kernels.views import float32_at, int32_at, int64_at, uint8_at
-from xmc_core.types import Floats, Indices, Pointers
+from xmc_core.types import Floats, Indices, Pointers, SignedShorts
 
 NONE, HINGE_1, HINGE_2, HINGE_3, HINGE_4, SIGMOID = range(6)
 PRODUCTS, LOGARITHMS, LOGARITHMS_OUT = range(3)
@@ -80,10 +80,14 @@ def search_rows(
 
     ends = np.empty(min(block, last_row - first_row), np.int64)
     dense = np.empty((len(ends), table[0, WIDTH]), np.float32)
+    shorts = np.empty(dense.shape, np.int16)
+    scales = np.empty(len(ends), np.float32)
     for begin in range(first_row, last_row, block):
         end = min(begin + block, last_row)
-        hashed = hash_features(indices, indptr[begin], indptr[end], multiplier, bits)
-        split_rows(table[0].ctypes.data, indptr, indices, values, begin, end, ends, dense)
+        split_rows(
+            table[0].ctypes.data, indptr, indices, values, begin, end, ends, dense, shorts, scales
+        )
+        hashed = hash_features(indptr, indices, begin, ends[: end - begin], multiplier, bits)
         beam = np.zeros((end - begin, 1), np.int32)
         beam_scores = np.full((end - begin, 1), 1.0 if kept_as == PRODUCTS else 0.0, np.float32)
         for t in range(len(table) - 1):
@@ -92,14 +96,16 @@ def search_rows(
             best = np.empty((end - begin, width), np.int32)
             best_scores = np.empty((end - begin, width), np.float32)
             search_level(
-                indptr, ends, values, dense, hashed, begin, table[t], beam, beam_scores,
-                slot_labels[:0], kept_as, path_weight, vector, scratch, best, best_scores,
+                indptr, ends, values, dense, shorts, scales, hashed, begin, table[t], beam,
+                beam_scores, slot_labels[:0], kept_as, path_weight, vector, scratch, best,
+                best_scores,
             )  # fmt: skip
             beam, beam_scores = best, best_scores
         out = slice(begin - first_row, end - first_row)
         search_level(
-            indptr, ends, values, dense, hashed, begin, table[len(table) - 1], beam, beam_scores,
-            slot_labels, kept_as, path_weight, vector, scratch, labels[out], scores[out],
+            indptr, ends, values, dense, shorts, scales, hashed, begin, table[len(table) - 1], beam,
+            beam_scores, slot_labels, kept_as, path_weight, vector, scratch, labels[out],
+            scores[out],
         )  # fmt: skip
         if kept_as == LOGARITHMS and table[len(table) - 1, POST_PROCESSOR] != NONE:
             for r in range(begin - first_row, end - first_row):
@@ -139,6 +145,8 @@ def search_level(
     ends: Pointers,  # where the sparse parts of rows first_row, ... end
     values: Floats,
     dense: Floats,  # (rows, width) their dense parts
+    shorts: SignedShorts,  # (rows, width) the same in whole numbers
+    scales: Floats,  # (rows,) of these
     hashed: Indices,  # of the non-zeros from indptr[first_row] on
     first_row: int,
     level: Pointers,
@@ -163,7 +171,7 @@ def search_level(
     level_address = level.ctypes.data
     hashed_address = hashed.ctypes.data - 4 * indptr[first_row]
     values_address = values.ctypes.data
-    dense_address = dense.ctypes.data
+    dense_address, shorts_address = dense.ctypes.data, shorts.ctypes.data
     best_address, scores_address = best.ctypes.data, best_scores.ctypes.data
     labels_address = slot_labels.ctypes.data if len(slot_labels) > 0 else 0
     for p in range(len(pairs)):
@@ -177,7 +185,8 @@ def search_level(
         begin = indptr[first_row + r]
         n_children = chunk_margins(
             vector, level_address, parent, ends[r] - begin, hashed_address + 4 * begin,
-            values_address + 4 * begin, dense_address + 4 * dense.shape[1] * r, scratch,
+            values_address + 4 * begin, dense_address + 4 * dense.shape[1] * r,
+            shorts_address + 2 * dense.shape[1] * r, scales[r], scratch,
         )  # fmt: skip
         if n_children:
             to_scores(

@@ -30,22 +30,24 @@ from xmc_core.kernels._compile import kernel
 from xmc_core.kernels.bits import U64, lowest_bit, popcount
 from xmc_core.kernels.lanes import LANES
 from xmc_core.kernels.prefetch import prefetch
-from xmc_core.kernels.search_simd import add_dots, expand_dot, find, weight
+from xmc_core.kernels.search_simd import add_dots, add_products, expand_dot, find, weight
 from xmc_core.kernels.views import (
     float32_at,
+    int16_at,
     int32_at,
     int64_at,
     uint8_at,
     uint16_at,
     uint32_at,
 )
-from xmc_core.types import Bytes, Floats, Indices, Pointers
+from xmc_core.kernels.whole_numbers import LARGEST_VALUE, round_row
+from xmc_core.types import Bytes, Floats, Indices, Pointers, SignedShorts
 
 FIELDS = (
     "parents", "widest", "form", "single", "wide_remainders", "base_bits", "exponent",
     "post_processor", "pointer", "biases", "parent_chunks", "chunk_pointer", "bucket_pointer",
     "remainder_pointer", "shifts", "index", "remainders", "row_base", "row_pointer", "places",
-    "values", "allowed", "first_dense", "n_dims", "width", "dense",
+    "values", "allowed", "first_dense", "n_dims", "width", "dense", "dense_units",
 )  # fmt: skip
 """Columns of the table of levels: numbers, then the addresses of arrays (ChunkedWeights says what
 they hold; `allowed` is 0 where every node is)."""
@@ -53,6 +55,7 @@ they hold; `allowed` is 0 where every node is)."""
     PARENTS, WIDEST, FORM, SINGLE, WIDE_REMAINDERS, BASE_BITS, EXPONENT, POST_PROCESSOR, POINTER,
     BIASES, PARENT_CHUNKS, CHUNK_POINTER, BUCKET_POINTER, REMAINDER_POINTER, SHIFTS, INDEX,
     REMAINDERS, ROW_BASE, ROW_POINTER, PLACES, VALUES, ALLOWED, FIRST_DENSE, N_DIMS, WIDTH, DENSE,
+    DENSE_UNITS,
 ) = range(len(FIELDS))  # fmt: skip
 
 MASKS, BYTES, SHORTS, INTS = range(4)
@@ -104,7 +107,9 @@ def split_rows(
     begin: int,  # rows begin : end
     end: int,
     ends: Pointers,  # (end - begin,) out: where the sparse part of each row ends
-    dense: Floats,  # (end - begin, width) out
+    dense: Floats,  # (end - begin, width) out: the rest
+    shorts: SignedShorts,  # (end - begin, width) out: the same in whole numbers
+    scales: Floats,  # (end - begin,) out: of these
 ) -> None:
     level = int64_at(level_address)
     first, n_dims = level[FIRST_DENSE], level[N_DIMS]
@@ -125,14 +130,25 @@ def split_rows(
                 split -= 1
                 dense[r, indices[split] - first] = values[split]
         ends[r] = split
+        scales[r] = round_row(dense, r, LARGEST_VALUE, shorts, r)
 
 
 @kernel
-def hash_features(indices: Indices, begin: int, end: int, multiplier: int, bits: int) -> Indices:
-    hashed = np.empty(end - begin, np.int32)
+def hash_features(
+    indptr: Pointers,
+    indices: Indices,
+    begin: int,  # rows begin : end
+    ends: Pointers,
+    multiplier: int,
+    bits: int,
+) -> Indices:
+    # Of the sparse parts of rows, each as far from the first as it lies in `indices`.
+    first = indptr[begin]
+    hashed = np.empty(indptr[begin + len(ends)] - first, np.int32)
     keep = (1 << bits) - 1
-    for j in range(end - begin):
-        hashed[j] = (indices[begin + j] * multiplier) & keep
+    for r in range(len(ends)):
+        for j in range(indptr[begin + r], ends[r]):
+            hashed[j - first] = (indices[j] * multiplier) & keep
     return hashed
 
 
@@ -145,6 +161,8 @@ def chunk_margins(
     hashed: int,  # address of its hashed features
     values: int,  # address of its values
     dense: int,  # address of its dense part
+    shorts: int,  # and of that in whole numbers
+    scale: np.float32,  # of these
     scratch: Scratch,
 ) -> int:
     # Fills margins[0 : children], -inf in the rest of the last tile; returns the children.
@@ -158,21 +176,22 @@ def chunk_margins(
         at = scratch.margins + 4 * LANES * (chunk - first_chunk)
         add_chunk(vector, level_address, chunk, n_features, hashed, values, at, scratch)
 
+    biases = float32_at(level[BIASES] + 4 * pointer[place])
+    power = np.float32(2.0 ** level[EXPONENT])
+    margins = float32_at(scratch.margins)
+    for i in range(U64(n_children)):
+        margins[i] = margins[i] * power + biases[i]
     width = level[WIDTH]
-    if width > 0 and n_children > 0:
-        x, margins_so_far = float32_at(dense), float32_at(scratch.margins)
+    if width > 0:
         begin = pointer[place] * width
         if level[SINGLE]:
             weights = float32_at(level[DENSE] + 4 * begin)
-            add_dots(vector, weights, n_children, width, x, margins_so_far)
+            add_dots(vector, weights, n_children, width, float32_at(dense), margins)
         else:
-            halves = uint16_at(level[DENSE] + 2 * begin)
-            add_dots(vector, halves, n_children, width, x, margins_so_far)
-    biases = float32_at(level[BIASES] + 4 * pointer[place])
-    scale = np.float32(2.0 ** level[EXPONENT])
-    margins = float32_at(scratch.margins)
-    for i in range(U64(n_children)):
-        margins[i] = margins[i] * scale + biases[i]
+            numbers = int16_at(level[DENSE] + 2 * begin)
+            units = float32_at(level[DENSE_UNITS] + 4 * pointer[place])
+            x = int16_at(shorts)
+            add_products(vector, numbers, units, n_children, width, x, scale, margins)
     for i in range(U64(n_children), U64((n_children + LANES - 1) // LANES * LANES)):
         margins[i] = -np.inf
     return n_children

@@ -185,6 +185,7 @@ def descend(
                 prefetch(coefficient, later * np.int64(LANES))
                 prefetch(beta, later * np.int64(LANES))
             looked_at = awake if is_full else held[i] & awake
+            dot(vector, W, ids, data, pointer[i], pointer[i + 1], state, MARGIN)
             if width > 0:
                 if not is_full:
                     count = list_lanes(looked_at, lanes)
@@ -205,7 +206,6 @@ def descend(
                     width,
                     state,
                 )
-            dot(vector, W, ids, data, pointer[i], pointer[i + 1], state, MARGIN)
             q = square[i] + bias * bias
             if loss == LOGISTIC:
                 moved, steps = logistic_step(

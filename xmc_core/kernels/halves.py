@@ -8,20 +8,17 @@ from xmc_core.kernels._compile import fast_kernel, inline_kernel, kernel
 from xmc_core.kernels.bits import Shorts
 from xmc_core.kernels.search_simd import CONVERTS_HALVES
 from xmc_core.kernels.simd import HAVE_VECTOR_CODE
-from xmc_core.types import Floats, Pointers
+from xmc_core.types import Floats
 
 
 @kernel
-def narrow_rows(
-    values: Floats,  # rows of n_dims
-    rows: Pointers,  # which of them
-    n_dims: int,
+def narrow_all(
+    values: Floats,
     scale: np.float32,
     vector: bool,
-    halves: Shorts,  # (len(rows), n_dims or more) out: the nearest to values * scale
+    halves: Shorts,  # (1, len(values)) out: the nearest to values * scale
 ) -> None:
-    for i in range(len(rows)):
-        narrow(vector, values, rows[i] * n_dims, n_dims, scale, halves, i)
+    narrow(vector, values, 0, len(values), scale, halves, 0)
 
 
 @fast_kernel

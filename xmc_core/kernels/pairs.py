@@ -56,13 +56,17 @@ def score_slots(
     path = np.empty(most, np.float32)
     ends = np.empty(1, np.int64)
     dense = np.empty((1, table[0, WIDTH]), np.float32)
+    shorts = np.empty(dense.shape, np.int16)
+    scales = np.empty(1, np.float32)
 
     for r in range(first_row, last_row):
         begin, n = slot_pointer[r], slot_pointer[r + 1] - slot_pointer[r]
         if n == 0:
             continue
-        hashed = hash_features(indices, indptr[r], indptr[r + 1], multiplier, bits)
-        split_rows(table[0].ctypes.data, indptr, indices, values, r, r + 1, ends, dense)
+        split_rows(
+            table[0].ctypes.data, indptr, indices, values, r, r + 1, ends, dense, shorts, scales
+        )
+        hashed = hash_features(indptr, indices, r, ends, multiplier, bits)
         for i in range(n):
             nodes[len(table), i] = slots[begin + i]
             path[i] = 1.0 if kept_as == PRODUCTS else 0.0
@@ -78,7 +82,7 @@ def score_slots(
                 n_children = chunk_margins(
                     vector, table[t].ctypes.data, parent, ends[0] - indptr[r],
                     hashed.ctypes.data, values.ctypes.data + 4 * indptr[r], dense.ctypes.data,
-                    scratch,
+                    shorts.ctypes.data, scales[0], scratch,
                 )  # fmt: skip
                 to_scores(
                     scratch.margins, n_children, table[t, POST_PROCESSOR], kept_as, path_weight,

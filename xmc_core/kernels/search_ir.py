@@ -7,8 +7,16 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
+from xmc_core.kernels._compile import target_features
 from xmc_core.kernels.lanes import LANES
-from xmc_core.kernels.vector_ir import _Array, _constant, _intrinsic, _multiply_add, _splat, _sums
+from xmc_core.kernels.vector_ir import (
+    _Array,
+    _constant,
+    _intrinsic,
+    _multiply_add,
+    _splat,
+    _sums,
+)
 
 _BIT = ir.IntType(1)
 _INT8 = ir.IntType(8)
@@ -17,7 +25,12 @@ _INT32 = ir.IntType(32)
 _INT64 = ir.IntType(64)
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _HALVES = ir.VectorType(ir.HalfType(), LANES)
+_INTS = ir.VectorType(_INT32, LANES)
 _UNROLL = 2
+
+MULTIPLIES_PAIRS = "avx512vnni" in target_features()
+"""Whether two products of 16-bit numbers and their sum are one instruction (AVX-512 VNNI: Intel
+since Ice Lake, AMD since Zen 4)."""
 
 _alloca: Any = cgutils.alloca_once_value
 _make_array: Any = arrayobj.make_array
@@ -36,6 +49,11 @@ class _Plain:
 
     def get(self, index: Any) -> Any:
         return self.builder.load(self.place(index), typ=self.element)
+
+    def line(self, index: Any, vector: Any) -> Any:
+        """The elements from `index` on, as a vector."""
+        place = self.builder.bitcast(self.place(index), vector.as_pointer())
+        return self.builder.load(place, typ=vector, align=2)
 
 
 @intrinsic
@@ -128,47 +146,110 @@ def expand_dot(typing_context, weights, starts, masks, values, n, out):  # type:
 
 @intrinsic
 def add_dots(typing_context, weights, n_rows, width, x, out):  # type: ignore[no-untyped-def]
-    """out[row] += weights[row] . x for row < n_rows; rows of `width`, a multiple of 32."""
+    """out[row] += weights[row] . x for row < n_rows; rows of `width`, a multiple of 64."""
     signature = types.void(weights, types.int64, types.int64, x, out)
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
         b = builder
         weights, x, out = (_Plain(context, b, signature.args[i], args[i]) for i in (0, 3, 4))
-        n_rows, width = args[1:3]
-        is_half = signature.args[0].dtype == types.uint16
-        stored = _HALVES if is_half else _FLOATS
 
-        def sixteen(array: Any, index: Any, vector: Any) -> Any:
-            place = b.bitcast(array.place(index), vector.as_pointer())
-            return b.load(place, typ=vector, align=2)
+        def add(row: Any, total: Any) -> None:
+            b.store(b.fadd(out.get(row), total), out.place(row))
 
-        zero, line = _INT64(0), _INT64(LANES)
-        sums = [_alloca(b, _constant(0.0)) for _ in range(8)]
-        last = b.sub(n_rows, _INT64(1))
-        with cgutils.for_range_slice(b, zero, n_rows, _INT64(4), _INT64) as (first, _):
-            # The last four go over the end together: what is read again there is not written.
-            rows = [b.add(first, _INT64(u)) for u in range(4)]
-            begins = [
-                b.mul(b.select(b.icmp_signed("<", row, n_rows), row, last), width) for row in rows
-            ]
-            for total in sums:
-                b.store(_constant(0.0), total)
-            with cgutils.for_range_slice(b, zero, width, _INT64(2 * LANES), _INT64) as (j, _):
-                for part, at in enumerate((j, b.add(j, line))):
-                    values = sixteen(x, at, _FLOATS)
-                    for u in range(4):
-                        w = sixteen(weights, b.add(begins[u], at), stored)
-                        if is_half:
-                            w = b.fpext(w, _FLOATS)
-                        total = sums[4 * part + u]
-                        b.store(_multiply_add(b, values, w, b.load(total, typ=_FLOATS)), total)
-            four = [
-                b.fadd(b.load(sums[u], typ=_FLOATS), b.load(sums[4 + u], typ=_FLOATS))
-                for u in range(4)
-            ]
-            for row, total in zip(rows, _sums(b, four), strict=True):
-                with b.if_then(b.icmp_signed("<", row, n_rows)):
-                    b.store(b.fadd(out.get(row), total), out.place(row))
+        zero = _constant(0.0)
+        _by_fours(b, weights, x, args[1], args[2], zero, _product, b.fadd, add)
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+def make_add_products(in_pairs: bool = MULTIPLIES_PAIRS) -> Any:
+    """Products of whole numbers; see `plain_add_products` in search_simd.py."""
+    add_products_of = _two_products if in_pairs else _two_products_apart
+
+    @intrinsic
+    def add_products(  # type: ignore[no-untyped-def]
+        typing_context, weights, units, n_rows, width, x, scale, out
+    ):
+        signature = types.void(weights, units, types.int64, types.int64, x, types.float32, out)
+
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            b = builder
+            weights, units, x, out = (
+                _Plain(context, b, signature.args[i], args[i]) for i in (0, 1, 4, 6)
+            )
+
+            n_rows, width, scale = args[2], args[3], args[5]
+            zero = ir.Constant(_INTS, [0] * LANES)
+
+            def add(row: Any, total: Any) -> None:
+                factor = b.fmul(units.get(row), scale)
+                product = b.fmul(factor, b.sitofp(total, ir.FloatType()))
+                b.store(b.fadd(out.get(row), product), out.place(row))
+
+            _by_fours(b, weights, x, n_rows, width, zero, add_products_of, b.add, add)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return add_products
+
+
+def _by_fours(
+    builder: Any,
+    weights: _Plain,  # rows of `width`
+    x: _Plain,
+    n_rows: Any,
+    width: Any,
+    zero: ir.Constant,  # of a sum
+    multiply: Any,  # the sum of a line of weights times a line of x and an older sum
+    add: Any,
+    put: Any,  # what becomes of a row's sum
+) -> None:
+    """The products of x with each row, four at a time, each in two sums."""
+    b = builder
+    line = ir.VectorType(weights.element, LANES if zero.type == _FLOATS else 2 * LANES)
+    step = _INT64(line.count)
+
+    sums = [_alloca(b, zero) for _ in range(8)]
+    last = b.sub(n_rows, _INT64(1))
+    with cgutils.for_range_slice(b, _INT64(0), n_rows, _INT64(4), _INT64) as (first, _):
+        # The last four go over the end together: what is read again there is not written.
+        rows = [b.add(first, _INT64(u)) for u in range(4)]
+        begins = [b.mul(b.select(b.icmp_signed("<", r, n_rows), r, last), width) for r in rows]
+        for total in sums:
+            b.store(zero, total)
+        with cgutils.for_range_slice(b, _INT64(0), width, b.add(step, step), _INT64) as (j, _):
+            for part, at in enumerate((j, b.add(j, step))):
+                values = x.line(at, line)
+                for u in range(4):
+                    total = sums[4 * part + u]
+                    old = b.load(total, typ=zero.type)
+                    new = multiply(b, weights.line(b.add(begins[u], at), line), values, old)
+                    b.store(new, total)
+        ends = [b.load(total, typ=zero.type) for total in sums]
+        four = [add(ends[u], ends[4 + u]) for u in range(4)]
+        for row, total in zip(rows, _sums(b, four, add), strict=True):
+            with b.if_then(b.icmp_signed("<", row, n_rows)):
+                put(row, total)
+
+
+def _product(builder: Any, weights: Any, values: Any, total: Any) -> Any:
+    return _multiply_add(builder, values, weights, total)
+
+
+def _two_products(builder: Any, weights: Any, values: Any, total: Any) -> Any:
+    """total[i] + weights[2 i] * values[2 i] + weights[2 i + 1] * values[2 i + 1]"""
+    pairs = [builder.bitcast(line, _INTS) for line in (weights, values)]
+    return _intrinsic(builder, "llvm.x86.avx512.vpdpwssd.512", _INTS, [total, *pairs])
+
+
+def _two_products_apart(builder: Any, weights: Any, values: Any, total: Any) -> Any:
+    """The same where the processor has no such instruction."""
+    b = builder
+    sixteen = ir.Constant(_INTS, [16] * LANES)
+    left, right = (b.bitcast(line, _INTS) for line in (weights, values))
+    for even in (True, False):
+        w, x = ((b.shl(pair, sixteen) if even else pair) for pair in (left, right))
+        total = b.add(total, b.mul(b.ashr(w, sixteen), b.ashr(x, sixteen)))
+    return total

@@ -16,7 +16,7 @@ from xmc_core.kernels._compile import fast_kernel, inline_kernel, kernel, target
 from xmc_core.kernels.bits import float_of_bits, lowest_bit
 from xmc_core.kernels.lanes import LANES, Masks
 from xmc_core.kernels.simd import HAVE_VECTOR_CODE
-from xmc_core.types import Floats, Pointers
+from xmc_core.types import Floats, Pointers, SignedShorts
 
 _FEATURES = target_features()
 CONVERTS_HALVES = "f16c" in _FEATURES or platform.machine() in ("aarch64", "arm64")
@@ -79,17 +79,34 @@ def plain_expand_dot(
 
 @fast_kernel
 def plain_add_dots(
-    weights: NDArray[Any],  # rows of `width`, halves (uint16) or float32
+    weights: Floats,  # rows of `width`
     n_rows: int,
-    width: int,  # a multiple of 32
+    width: int,  # a multiple of 64
     x: Floats,  # (width,)
     out: Floats,  # (n_rows,) out[row] += weights[row] . x
 ) -> None:
     for row in range(n_rows):
         total = np.float32(0.0)
         for j in range(width):
-            total += weight(weights, row * width + j) * x[j]
+            total += weights[row * width + j] * x[j]
         out[row] += total
+
+
+@kernel
+def plain_add_products(
+    weights: SignedShorts,  # rows of `width`, see whole_numbers.py
+    units: Floats,  # (n_rows,)
+    n_rows: int,
+    width: int,  # a multiple of 64
+    x: SignedShorts,  # (width,)
+    scale: np.float32,
+    out: Floats,  # (n_rows,) out[row] += units[row] * scale * (weights[row] . x)
+) -> None:
+    for row in range(n_rows):
+        total = 0
+        for j in range(width):
+            total += int(weights[row * width + j]) * int(x[j])
+        out[row] += units[row] * scale * np.float32(total)
 
 
 half: Any = plain_half
@@ -97,14 +114,16 @@ vector_find: Any = plain_find
 vector_at_least: Any = plain_at_least
 vector_expand_dot: Any = plain_expand_dot
 vector_add_dots: Any = plain_add_dots
+vector_add_products: Any = plain_add_products
 if HAVE_VECTOR_CODE:
     from xmc_core.kernels import search_ir
 
     vector_find = search_ir.find
     vector_at_least = search_ir.at_least
+    vector_add_dots = search_ir.add_dots
+    vector_add_products = search_ir.make_add_products()
     if CONVERTS_HALVES:
         half = search_ir.half
-        vector_add_dots = search_ir.add_dots
     if EXPANDS:
         vector_expand_dot = search_ir.expand_dot
 
@@ -166,9 +185,26 @@ def expand_dot(
 
 @inline_kernel
 def add_dots(
-    vector: bool, weights: NDArray[Any], n_rows: int, width: int, x: Floats, out: Floats
+    vector: bool, weights: Floats, n_rows: int, width: int, x: Floats, out: Floats
 ) -> None:
     if vector:
         vector_add_dots(weights, n_rows, width, x, out)
     else:
         plain_add_dots(weights, n_rows, width, x, out)
+
+
+@inline_kernel
+def add_products(
+    vector: bool,
+    weights: SignedShorts,
+    units: Floats,
+    n_rows: int,
+    width: int,
+    x: SignedShorts,
+    scale: np.float32,
+    out: Floats,
+) -> None:
+    if vector:
+        vector_add_products(weights, units, n_rows, width, x, scale, out)
+    else:
+        plain_add_products(weights, units, n_rows, width, x, scale, out)

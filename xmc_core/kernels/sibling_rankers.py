@@ -21,7 +21,8 @@ from xmc_core.kernels.lanes import BIAS, LANES, LIVE, N_STATE, Masks, empty_line
 from xmc_core.kernels.local_rows import ONE, by_feature, gather_rows
 from xmc_core.kernels.selection import HIGH, LOW_BITS, largest_first
 from xmc_core.kernels.simd import above, dot
-from xmc_core.types import Doubles, Flags, Floats, Indices, Pointers
+from xmc_core.kernels.whole_numbers import largest_weight, round_row
+from xmc_core.types import Doubles, Flags, Floats, Indices, Pointers, SignedShorts
 
 OBJECTIVE, EPOCHS, ROW_VISITS, NOT_CONVERGED, NO_ROWS = range(5)
 N_STATISTICS = 5
@@ -70,7 +71,10 @@ def train_parents(
     vector: bool,
     feature_map: Indices,  # scratch of this thread, see gather_rows
     seen: Words,
-) -> tuple[Indices, Masks, Floats, Pointers, Pointers, Floats, Doubles, Floats]:
+    dense_weights: Floats,  # (children of the tiles, n_dims or more) out, or none of them
+    dense_numbers: SignedShorts,  # the same as whole numbers, if those are wanted
+    dense_units: Floats,  # and what each child's are to be multiplied with
+) -> tuple[Indices, Masks, Floats, Pointers, Pointers, Floats, Doubles]:
     # Returns, tile after tile,
     #   features, masks  (kept features,) the cluster's most frequent ones first within a tile; bit
     #                    l: lane l has a weight
@@ -78,7 +82,7 @@ def train_parents(
     #   tile_features, tile_weights   how many of each the tile has
     #   biases           (tiles, 16) added to the margin
     #   statistics       (tiles, 5)
-    #   dense_weights    (tiles, 16, n_dims), small ones too; with max_weights the largest
+    # Dense columns keep small weights too; with max_weights the largest.
     n_tiles = 0
     for parent in range(first_parent, last_parent):
         n_children = child_pointer[parent + 1] - child_pointer[parent]
@@ -90,10 +94,10 @@ def train_parents(
     tile_weights = np.zeros(n_tiles, np.int64)
     biases = np.full((n_tiles, LANES), BIAS_WITHOUT_ROWS, np.float32)
     statistics = np.zeros((n_tiles, N_STATISTICS), np.float64)
-    dense_weights = np.zeros((n_tiles, LANES, dense.n_dims), np.float32)
     n_features = 0
     n_weights = 0
     out = 0
+    child = 0
     for parent in range(first_parent, last_parent):
         first_child, last_child = child_pointer[parent], child_pointer[parent + 1]
         parent_tiles = min(last_tile, (last_child - first_child + LANES - 1) // LANES)
@@ -107,8 +111,9 @@ def train_parents(
             parent_tiles, loss, cost_negative, bias, tol, max_iter, threshold, max_weights, seed,
             method, vector, feature_map, seen, features, masks, weights, n_features, n_weights,
             tile_features[out:end], tile_weights[out:end], biases[out:end], statistics[out:end],
-            dense_weights[out:end],
+            dense_weights[child:], dense_numbers[child:], dense_units[child:],
         )  # fmt: skip
+        child += min(last_child - first_child, parent_tiles * LANES) - first_tile * LANES
         n_features += tile_features[out:end].sum()
         n_weights += tile_weights[out:end].sum()
         out = end
@@ -120,7 +125,6 @@ def train_parents(
         tile_weights,
         biases,
         statistics,
-        dense_weights,
     )
 
 
@@ -162,7 +166,9 @@ def train_parent(
     tile_weights: Pointers,
     biases: Floats,  # (tiles, 16) out
     statistics: Doubles,  # (tiles, 5) out
-    dense_weights: Floats,  # (tiles, 16, n_dims) zeros; out
+    dense_weights: Floats,
+    dense_numbers: SignedShorts,
+    dense_units: Floats,
 ) -> tuple[Indices, Masks, Floats]:
     # A function of its own so that a parent's rows are freed before the next one's are gathered.
     (
@@ -284,8 +290,6 @@ def train_parent(
         for d in range(len(dense_W)):
             for lane in range(LANES):
                 dense_W[d, lane] = dense_tile[lane, d]
-        if max_weights == 0:
-            dense_weights[out] = dense_tile
 
         for lane in range(n_lanes):
             trained = False
@@ -329,13 +333,22 @@ def train_parent(
                 masks[n_features : n_features + found_features],
                 weights[n_weights : n_weights + found_weights],
             )
+            dense_tile[:] = 0.0
             found_features, found_weights = take_dense(
                 dense.first,
                 features[n_features : n_features + found_features],
                 masks[n_features : n_features + found_features],
                 weights[n_weights : n_weights + found_weights],
-                dense_weights[out],
+                dense_tile,
             )
+        for lane in range(n_lanes if n_dims > 0 else 0):
+            row = out * LANES + lane
+            if len(dense_weights) > 0:
+                dense_weights[row, :n_dims] = dense_tile[lane]
+            else:
+                dense_units[row] = round_row(
+                    dense_tile, lane, largest_weight(width), dense_numbers, row
+                )
         tile_features[out] = found_features
         tile_weights[out] = found_weights
         n_features += found_features

@@ -350,9 +350,9 @@ def _folded(builder: Any, vectors: list[Any], add: Any) -> Any:
     return total
 
 
-def _sums(builder: Any, vectors: list[Any]) -> list[Any]:
-    """The sums over the elements of each of 4 vectors."""
-    total, stride = _folded(builder, vectors, builder.fadd), LANES // len(vectors)
+def _sums(builder: Any, vectors: list[Any], add: Any = None) -> list[Any]:
+    """The sums over the elements of each of 4 vectors, of floats where `add` is not given."""
+    total, stride = _folded(builder, vectors, add or builder.fadd), LANES // len(vectors)
     return [builder.extract_element(total, _INT32(stride * u)) for u in range(len(vectors))]
 
 

@@ -42,6 +42,12 @@ def uint16_at(address: int) -> NDArray[np.uint16]:
 
 
 @inline_kernel
+def int16_at(address: int) -> NDArray[np.int16]:
+    view: NDArray[np.int16] = carray(pointer(address), UNKNOWN, np.int16)
+    return view
+
+
+@inline_kernel
 def uint32_at(address: int) -> NDArray[np.uint32]:
     view: NDArray[np.uint32] = carray(pointer(address), UNKNOWN, np.uint32)
     return view

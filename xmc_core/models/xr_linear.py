@@ -31,7 +31,7 @@ from xmc_core.tree.build import build_label_tree
 from xmc_core.types import Flags, Floats, Indices, SparseRows
 
 KIND = "xr-linear"
-LAYOUT = 6
+LAYOUT = 7
 """Of the arrays of a level; a folder with another one is refused."""
 
 

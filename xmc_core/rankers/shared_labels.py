@@ -32,7 +32,10 @@ class TrainedOnce:
     """(slots,) child whose classifier each slot gets."""
 
     def copied(self, tiles: Tiles, pointer: Pointers, scratch: ScratchPool) -> Tiles:
-        """The trained tiles, arranged for all slots; `pointer` (parents + 1,) names these."""
+        """The trained tiles, arranged for all slots; `pointer` (parents + 1,) names these.
+
+        Of weights of dense columns each slot has those of its source.
+        """
         of_child = lanes_of(self.level.pointer)
         of_slot = lanes_of(pointer)
         n_children = len(of_child)
@@ -62,9 +65,6 @@ class TrainedOnce:
         from_lane = of_child[self.sources]
         biases = np.zeros(n_tiles * LANES, np.float32)
         biases[of_slot] = tiles.biases.reshape(-1)[from_lane]
-        n_dims = tiles.dense.shape[2]
-        dense = np.zeros((n_tiles * LANES, n_dims), np.float32)
-        dense[of_slot] = tiles.dense.reshape(len(tiles.dense) * LANES, n_dims)[from_lane]
         return Tiles(
             features=tile_features,
             masks=masks,
@@ -73,7 +73,6 @@ class TrainedOnce:
             n_weights=n_weights,
             biases=biases.reshape(n_tiles, LANES),
             statistics=tiles.statistics,
-            dense=dense.reshape(n_tiles, LANES, n_dims),
         )
 
 

@@ -21,7 +21,15 @@ from xmc_core.rankers.weights import HALF, SINGLE, ChunkedWeights, round_to_halv
 from xmc_core.reporting import SILENT, Reporter, SharedProgress
 from xmc_core.solvers.outcome import LevelOutcome
 from xmc_core.solvers.scratch import ScratchPool
-from xmc_core.solvers.siblings import Clusters, Job, Problem, Tiles, plan_jobs, solve
+from xmc_core.solvers.siblings import (
+    Clusters,
+    DenseWeights,
+    Job,
+    Problem,
+    Tiles,
+    plan_jobs,
+    solve,
+)
 from xmc_core.types import Flags, Indices, Pointers, SparseRows
 
 Value = TypeVar("Value")
@@ -110,7 +118,7 @@ def train_together(
     n_threads = resolve_threads(n_threads)
     rows = X if isinstance(X, Rows) else Rows.of(X)
     scratch = ScratchPool(rows.n_features)
-    plans = [_plan(rows, level, config, n_threads) for level in levels]
+    plans = [_plan(rows, level, config, n_threads, precision) for level in levels]
     first, last = levels[0].number, levels[-1].number
     which = f"level {first}" if first == last else f"levels {first} to {last}"
     progress = SharedProgress(report, sum(plan.cost for plan in plans), f"% of {which}")
@@ -119,7 +127,7 @@ def train_together(
     def run(item: tuple[_Plan, int]) -> None:
         plan, number = item
         job = plan.jobs[number]
-        plan.pieces[number] = solve(job, rows, plan.clusters, plan.problem, scratch)
+        plan.pieces[number] = solve(job, rows, plan.clusters, plan.problem, scratch, plan.dense)
         progress.add(job.cost)
         with lock:
             plan.waiting -= 1
@@ -149,12 +157,14 @@ class _Plan:
         clusters: Clusters,
         problem: Problem,
         jobs: list[Job],
+        dense: DenseWeights,
     ) -> None:
         self.level = level
         self.shared = shared
         self.clusters = clusters
         self.problem = problem
         self.jobs = jobs
+        self.dense = dense
         self.cost = sum(job.cost for job in jobs)
         most_rows = int(np.diff(clusters.row_pointer).max(initial=0))
         self.gathers_all = 2 * most_rows > level.targets.shape[0]
@@ -167,10 +177,13 @@ class _Plan:
         pieces = [self.pieces.pop(number) for number in range(len(self.jobs))]
         exponent = round_to_halves(pieces) if precision == HALF else None
         statistics = np.concatenate([piece.statistics for piece in pieces])
+        dense = self.dense
         if self.shared is not None:
+            dense = dense.of(self.shared.sources)
             pieces = [self.shared.copied(Tiles.concatenate(pieces), self.level.pointer, scratch)]
         weights = ChunkedWeights.from_tiles(
             pieces,
+            dense,
             self.level.pointer,
             scratch.n_features,
             n_threads=1,
@@ -183,7 +196,7 @@ class _Plan:
         return_freed_memory()
 
 
-def _plan(rows: Rows, level: Level, config: RankersConfig, n_threads: int) -> _Plan:
+def _plan(rows: Rows, level: Level, config: RankersConfig, n_threads: int, precision: str) -> _Plan:
     _check(rows, level)
 
     def setting(values: tuple[Value, ...]) -> Value:
@@ -206,7 +219,9 @@ def _plan(rows: Rows, level: Level, config: RankersConfig, n_threads: int) -> _P
         max_weights=setting(config.max_weights),
         seed=level.number,
     )
-    return _Plan(level, shared, clusters, problem, plan_jobs(clusters, rows, n_threads))
+    dense = DenseWeights.empty(clusters.n_children, rows.dense.n_dims, rounded=precision == HALF)
+    jobs = plan_jobs(clusters, rows, n_threads)
+    return _Plan(level, shared, clusters, problem, jobs, dense)
 
 
 def gather_clusters(

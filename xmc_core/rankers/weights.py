@@ -11,7 +11,7 @@ from xmc_core.errors import ShapeError
 from xmc_core.kernels import chunks
 from xmc_core.kernels.arguments import read_only
 from xmc_core.kernels.dense_rows import DIMS_AT_ONCE
-from xmc_core.kernels.halves import largest_size, narrow_rows
+from xmc_core.kernels.halves import largest_size, narrow_all
 from xmc_core.kernels.lanes import LANES
 from xmc_core.kernels.simd import HAVE_VECTOR_CODE
 from xmc_core.kernels.views import address_of
@@ -19,7 +19,7 @@ from xmc_core.kernels.weights import count_rows, fill_entries, fill_rows, point_
 from xmc_core.memory import return_freed_memory
 from xmc_core.parallel import map_threads
 from xmc_core.solvers.scratch import ScratchPool
-from xmc_core.solvers.siblings import Tiles, parent_runs
+from xmc_core.solvers.siblings import DenseWeights, Tiles, parent_runs
 from xmc_core.types import Bytes, Floats, Indices, Pointers
 
 HALF, SINGLE = "half", "single"
@@ -43,7 +43,8 @@ _ARRAYS: dict[str, tuple[Any, ...]] = {
     "places": (np.uint8, np.uint16, np.int32),
     "values": (np.uint16, np.float32),
     "exponent": (np.int32,),
-    "dense": (np.uint16, np.float32),
+    "dense": (np.int16, np.float32),
+    "dense_units": (np.float32,),
     "dense_columns": (np.int64,),
 }
 """The types that search reads each array as."""
@@ -106,8 +107,11 @@ class ChunkedWeights:
     """(1,)"""
 
     dense: NDArray[Any]
-    """(n_children, n_dims rounded up to a multiple of 32) weights of the dense columns, of the type
-    of `values`; none is left out."""
+    """(n_children, n_dims rounded up to a multiple of 64) weights of the dense columns, none left
+    out: float32, or as `half` int16, whole numbers of a child's unit (kernels/whole_numbers.py)."""
+
+    dense_units: Floats
+    """(n_children,); (0,) as `single`."""
 
     dense_columns: Pointers
     """(2,) the first dense column, and how many there are."""
@@ -203,7 +207,8 @@ class ChunkedWeights:
         chunk = np.repeat(np.arange(self.n_chunks), np.diff(self.chunk_pointer))
         dense[first_child[chunk[row_of]] + child, self.features()[row_of]] = values
         first, n_dims = self.dense_columns
-        dense[:, first : first + n_dims] = self._floats(self.dense[:, :n_dims])
+        units = self.dense_units[:, None] if self.precision == HALF else np.float32(1.0)
+        dense[:, first : first + n_dims] = units * self.dense[:, :n_dims]
         return dense, np.array(self.biases)
 
     def _floats(self, values: NDArray[Any]) -> Floats:
@@ -269,8 +274,11 @@ class ChunkedWeights:
             and weights.places.dtype == place_type(width)
             and len(weights.exponent) == 1
             and len(weights.dense_columns) == 2
-            and weights.dense.dtype == weights.values.dtype
-            and weights.dense.shape == (weights.n_children, padded(int(weights.dense_columns[1])))
+            and (weights.dense.dtype == np.int16) == (weights.precision == HALF)
+            and len(weights.dense_units) == weights.n_children * (weights.precision == HALF)
+            and len(weights.dense) == weights.n_children
+            and 0 <= weights.dense.shape[1] - int(weights.dense_columns[1]) < DIMS_AT_ONCE
+            and weights.dense.shape[1] % DIMS_AT_ONCE == 0
             and int(weights.dense_columns.sum()) == n_features
         )
         if not fits:
@@ -284,6 +292,7 @@ class ChunkedWeights:
     def from_tiles(
         cls,
         pieces: list[Tiles],
+        dense: DenseWeights,
         pointer: Pointers,
         n_features: int,
         *,
@@ -302,7 +311,7 @@ class ChunkedWeights:
         return_freed_memory()
         features, masks, tile_weights = tiles.features, tiles.masks, tiles.weights
         tile_pointer, weight_pointer = _ends(tiles.n_features), _ends(tiles.n_weights)
-        tile_biases, tile_dense = tiles.biases, tiles.dense
+        tile_biases = tiles.biases
         del tiles
         sizes = np.diff(pointer)
         as_masks = in_tiles(pointer)
@@ -336,18 +345,11 @@ class ChunkedWeights:
             places = places[:0].copy()
 
         child_lanes = lanes_of(pointer)
-        n_dims = tile_dense.shape[2]
-        dense: NDArray[Any] = np.zeros((len(child_lanes), padded(n_dims)), values.dtype)
-        if exponent is not None:
-            scale = np.float32(2.0**-exponent)
-            narrow_rows(tile_dense.reshape(-1), child_lanes, n_dims, scale, HAVE_VECTOR_CODE, dense)
-        else:
-            dense[:, :n_dims] = tile_dense[child_lanes // LANES, child_lanes % LANES]
         return cls(
             n_features, pointer, tile_biases.reshape(-1)[child_lanes], rows.chunk_pointer,
             rows.bucket_pointer, rows.remainder_pointer, rows.shifts, rows.index, rows.remainders,
-            row_base, row_pointer, places, values, np.array([exponent or 0], np.int32), dense,
-            np.array([n_features - n_dims, n_dims]),
+            row_base, row_pointer, places, values, np.array([exponent or 0], np.int32),
+            dense.weights, dense.units, np.array([n_features - dense.n_dims, dense.n_dims]),
         )  # fmt: skip
 
 
@@ -455,12 +457,12 @@ def _bitmap_words(bits: int) -> int:
 
 
 def round_to_halves(pieces: list[Tiles]) -> int:
-    """Round the weights of a level's tiles, all by one power of two, which is returned.
+    """Round the weights of a level's tiles to halves, all by one power of two, which is returned.
 
     Piece by piece and before anything is made of them: held once in single precision, a level takes
     half the memory at its peak of one that is rounded at the end.
     """
-    exponent = power_of_halves(*(a for p in pieces for a in (p.weights, p.dense.reshape(-1))))
+    exponent = power_of_halves(*(piece.weights for piece in pieces))
     for number, piece in enumerate(pieces):
         pieces[number] = replace(piece, weights=to_halves(piece.weights, exponent))
     return exponent
@@ -477,14 +479,8 @@ def to_halves(values: Floats, exponent: int) -> NDArray[np.uint16]:
     """The bits of the nearest 16-bit floats to values * 2 ** -exponent."""
     halves = np.empty(len(values), np.uint16)
     scale = np.float32(2.0**-exponent)  # a power of two: exact
-    only = np.zeros(1, np.int64)
-    narrow_rows(values, only, len(values), scale, HAVE_VECTOR_CODE, halves.reshape(1, -1))
+    narrow_all(values, scale, HAVE_VECTOR_CODE, halves.reshape(1, -1))
     return halves
-
-
-def padded(n_dims: int) -> int:
-    """Rows of dense weights are as long as search reads them."""
-    return -(-n_dims // DIMS_AT_ONCE) * DIMS_AT_ONCE
 
 
 def lanes_of(pointer: Pointers) -> Pointers:

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from xmc_core.data.rows import Rows
 from xmc_core.kernels import simd
 from xmc_core.kernels.coordinate_descent import HINGE, LOGISTIC, SQUARED_HINGE
+from xmc_core.kernels.dense_rows import DIMS_AT_ONCE
 from xmc_core.kernels.lanes import LANES
 from xmc_core.kernels.sibling_rankers import AUTO, parent_costs, train_parents
 from xmc_core.solvers.scratch import ScratchPool
-from xmc_core.types import Doubles, Flags, Floats, Indices, Pointers
+from xmc_core.types import Doubles, Flags, Floats, Indices, Pointers, SignedShorts
 
 LOSSES = {"squared_hinge": SQUARED_HINGE, "hinge": HINGE, "logistic": LOGISTIC}
 
@@ -87,7 +88,7 @@ class Tiles:
     features: Indices
     masks: NDArray[np.uint16]
     weights: NDArray[Any]
-    """float32, or uint16 once xmc_core.rankers.weights.round_to_halves has rounded them."""
+    """float32, or uint16 once xmc_core.rankers.weights.round_to_halves has made halves of them."""
 
     n_features: Pointers
     """(tiles,) how many of `features` and `masks` each has."""
@@ -99,15 +100,46 @@ class Tiles:
     statistics: Doubles
     """(tiles, 5)"""
 
-    dense: Floats
-    """(tiles, 16, n_dims) weights of the dense columns, none left out."""
-
     @classmethod
     def concatenate(cls, pieces: list["Tiles"]) -> "Tiles":
         """Pieces in order, as one. The list is emptied and arrays are freed as they are copied."""
         arrays = [[getattr(piece, name) for piece in pieces] for name in cls.__slots__]
         pieces.clear()
         return cls(*(np.concatenate(arrays.pop(0)) for _ in cls.__slots__))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DenseWeights:
+    """Weights of the dense columns of a level's children, none left out; jobs fill in their own."""
+
+    weights: NDArray[Any]
+    """(children, n_dims rounded up to a multiple of 64) float32, or int16, whole numbers of each
+    child's unit (kernels/whole_numbers.py)."""
+
+    units: Floats
+    """(children,), or (0,) where weights are float32."""
+
+    n_dims: int
+
+    @classmethod
+    def empty(cls, n_children: int, n_dims: int, *, rounded: bool) -> "DenseWeights":
+        """To be filled in."""
+        shape = n_children, -(-n_dims // DIMS_AT_ONCE) * DIMS_AT_ONCE
+        make = np.empty if shape[1] == n_dims else np.zeros  # of empty ones pages may be large
+        weights = make(shape, np.int16 if rounded else np.float32)
+        return cls(weights, np.empty(n_children if rounded else 0, np.float32), n_dims)
+
+    def of(self, children: slice | Indices) -> "DenseWeights":
+        """Those of some children."""
+        units = self.units[children] if len(self.units) else self.units
+        return DenseWeights(self.weights[children], units, self.n_dims)
+
+    def by_type(self) -> tuple[Floats, SignedShorts, Floats]:
+        """What `train_parents` takes: of weights of either type, one array is empty."""
+        nothing = (0, self.weights.shape[1])
+        if self.weights.dtype == np.int16:
+            return np.empty(nothing, np.float32), self.weights, self.units
+        return self.weights, np.empty(nothing, np.int16), self.units
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +187,18 @@ def plan_jobs(clusters: Clusters, X: Rows, n_threads: int) -> list[Job]:
     return jobs
 
 
-def solve(job: Job, X: Rows, clusters: Clusters, problem: Problem, scratch: ScratchPool) -> Tiles:
-    """Train the classifiers of one job."""
+def solve(
+    job: Job,
+    X: Rows,
+    clusters: Clusters,
+    problem: Problem,
+    scratch: ScratchPool,
+    dense: DenseWeights,
+) -> Tiles:
+    """Train the classifiers of one job; their weights of dense columns go into `dense`."""
+    pointer = clusters.child_pointer
+    first = pointer[job.first_parent] + LANES * job.first_tile
+    last = min(pointer[job.last_parent], pointer[job.last_parent - 1] + LANES * job.last_tile)
     with scratch.borrow() as (feature_map, seen):
         return Tiles(
             *train_parents(
@@ -169,6 +211,7 @@ def solve(job: Job, X: Rows, clusters: Clusters, problem: Problem, scratch: Scra
                 np.float32(problem.bias), problem.tol, problem.max_iter,
                 np.float32(problem.threshold), problem.max_weights, np.uint64(problem.seed),
                 problem.method, problem.vector, feature_map, seen,
+                *dense.of(slice(first, last)).by_type(),
             )
         )  # fmt: skip
 
