@@ -1,12 +1,18 @@
 """May the challenger take the champion's place? Decided on the present test split, row by row."""
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from xmc_core.config import Config
 from xmc_core.data import Dataset, Predictions
+from xmc_core.errors import StoreError
 from xmc_core.metrics.bootstrap import Gate, not_worse
 from xmc_core.metrics.ranking import RowScores, row_scores
 
@@ -33,6 +39,35 @@ def answer_again(bundle: Path, data: Dataset) -> Predictions:
 
     model = PipelineModel.load(bundle)
     return renumber(model.predict(data.test_texts), model.label_names, data.label_names)
+
+
+def answer_as_registered(bundle: Path, code: Path, data: Dataset) -> Predictions:
+    """The same by the library that was registered with the bundle, in a process of its own: for
+    what the present release cannot read any more.
+
+    Raises StoreError if that does not work either, with the last words of the process.
+    """
+    from orchestration.mlflow_model import answer
+
+    with TemporaryDirectory(prefix="xmc-answer-") as folder:
+        texts, out = Path(folder) / "texts.json", Path(folder) / "answers.npz"
+        texts.write_text(json.dumps(list(data.test_texts)), encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-P", answer.__file__, str(bundle), str(texts), str(out)],
+            env={**os.environ, "PYTHONPATH": str(code)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        if done.returncode != 0:
+            last = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
+            raise StoreError(f"the library that was registered with it does not answer: {last}")
+        with np.load(out) as found:
+            return renumber(
+                Predictions(found["labels"], found["scores"]),
+                found["names"].tolist(),
+                data.label_names,
+            )
 
 
 def renumber(

@@ -23,6 +23,7 @@ from orchestration.mlflow_model.registry import (
     aliased,
     all_versions,
     fetch,
+    fetch_code,
     model_name,
 )
 from orchestration.partitions import datasets
@@ -83,7 +84,15 @@ def champion(
                 allow_retries=False,
             )
         best = aliased(client, name, BEST)
-        promoted, reason, verdict, is_best = decide(project, dataset, challenger, present, best)
+        try:
+            promoted, reason, verdict, is_best = decide(project, dataset, challenger, present, best)
+        except StoreError as error:
+            raise dg.Failure(
+                f"{name}: the champion or version {challenger.version} cannot be asked about the "
+                f"present test documents ({error}). Nothing is put in the champion's place without "
+                f"a comparison; to do so all the same, set the alias `{CHAMPION}` in MLflow.",
+                allow_retries=False,
+            ) from error
         now = aliased(client, name, CHAMPION)
         if (now and now.version) != (present and present.version):
             raise dg.Failure(
@@ -190,7 +199,10 @@ def compare(
     """Judge both on the present test split.
 
     What a version predicted when it was registered is stored with it, and counts as long as the
-    data set is the same, byte for byte. After a change of the data its bundle answers anew.
+    data set is the same, byte for byte. After a change of the data its bundle answers anew; one of
+    an older release, by the library registered with it.
+
+    Raises StoreError if a version does not answer either way.
     """
     data = Dataset.load(project.out("dataset", dataset))
     md5 = project.md5("dataset", dataset)
@@ -198,7 +210,12 @@ def compare(
     def answers(version: "ModelVersion", scratch: Path) -> Predictions:
         if version.tags.get(f"{MD5}dataset") == md5:
             return Predictions.load(fetch(version.name, version.version, "predictions", scratch))
-        return gate.answer_again(fetch(version.name, version.version, "bundle", scratch), data)
+        bundle = fetch(version.name, version.version, "bundle", scratch)
+        try:
+            return gate.answer_again(bundle, data)
+        except StoreError:
+            code = fetch_code(version.name, version.version, scratch)
+            return gate.answer_as_registered(bundle, code, data)
 
     with TemporaryDirectory(prefix="xmc-champion-") as folder:
         both = (answers(version, Path(folder)) for version in (challenger, present))

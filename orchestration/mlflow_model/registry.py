@@ -172,6 +172,14 @@ def fetch(name: str, version: str | int, artifact: str, into: Path) -> Path:
     return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(into / str(version))))
 
 
+def fetch_code(name: str, version: str | int, into: Path) -> Path:
+    """Copy of the folder with the library that was registered with a version."""
+    import mlflow
+
+    uri = f"models:/{name}/{version}/code"
+    return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(into / str(version))))
+
+
 def _describe(client: "MlflowClient", name: str, dataset: str) -> None:
     from mlflow.exceptions import MlflowException
 

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from orchestration import gate
 from orchestration.assets import champion, registered_model
 from orchestration.assets.champion import CHECK
 from orchestration.dvc_project import DvcProject
@@ -346,6 +347,42 @@ def test_nothing_that_was_fetched_is_left(project, register, tmp_path, monkeypat
     assert "comparison" in register()[0]["champion"]
     assert [path.name for path in fetched] == ["predictions", "bundle"]
     assert all(path.is_relative_to(scratch) and not path.exists() for path in fetched)
+
+
+def test_a_champion_of_an_older_release_answers_by_its_own_library(
+    project, register, materialise, mlflow, monkeypatch
+):
+    trained(project, right=0.6, md5="a" * 32)
+    register()
+    answered = gate.answer_again(project.out("rankers", DATASET) / "bundle", small_dataset())
+    asked = []
+
+    def of_now(bundle, data):
+        raise StoreError(f"{bundle} has its weights in layout 1")
+
+    def as_registered(*arguments):
+        asked.append(as_before(*arguments))
+        return asked[-1]
+
+    as_before = gate.answer_as_registered
+    monkeypatch.setattr(gate, "answer_again", of_now)
+    monkeypatch.setattr(gate, "answer_as_registered", as_registered)
+    trained(project, right=0.6, md5="b" * 32, data_md5="f" * 32)
+    assert "comparison" in register()[0]["champion"]
+    np.testing.assert_array_equal(asked[0].labels, answered.labels)
+    np.testing.assert_array_equal(asked[0].scores, answered.scores)
+
+    monkeypatch.setattr(gate, "answer_as_registered", lambda *_: of_now("it", None))
+    trained(project, right=0.6, md5="c" * 32, data_md5="e" * 32)
+    told = failure(materialise(raise_on_error=False))
+    assert "cannot be asked about the present test documents (it has its weights in" in told
+    assert "set the alias `champion` in MLflow" in told
+
+
+def test_a_library_that_does_not_answer_says_why(tmp_path):
+    (tmp_path / "code").mkdir()
+    with pytest.raises(StoreError, match=r"registered with it does not answer: .*is not a saved"):
+        gate.answer_as_registered(tmp_path, tmp_path / "code", small_dataset())
 
 
 def test_a_version_leads_back_to_where_it_came_from(project, register, mlflow):
