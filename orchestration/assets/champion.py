@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import dagster as dg
 
@@ -142,44 +142,57 @@ def champion(
     )
 
 
+class Decision(NamedTuple):
+    """What becomes of a challenger."""
+
+    promoted: bool
+    reason: str
+    verdict: Gate | None = None
+    """The comparison, if there was one."""
+
+    is_best: bool = False
+    """So far, by more than its noise."""
+
+
 def decide(
     project: DvcProject,
     dataset: str,
     challenger: "ModelVersion",
     present: "ModelVersion | None",
     best: "ModelVersion | None",
-) -> tuple[bool, str, Gate | None, bool]:
-    """Whether the challenger is to be champion, why, the comparison if there was one, and whether
-    it is the best so far.
+) -> Decision:
+    """Whether the challenger is to be champion, and why.
 
     A version is judged once. Otherwise the next run, though nothing has changed, would bring back
     a champion that somebody took back by setting the alias in MLflow.
     """
     if present is None:
-        return True, "the first version, there was no champion to compare with", None, True
+        reason = "the first version, there was no champion to compare with"
+        return Decision(True, reason, is_best=True)
     if present.version == challenger.version:
-        return True, "the challenger is the champion already", None, False
+        return Decision(True, "the challenger is the champion already")
     status = challenger.tags.get(STATUS)
     if status == PASSED:
         reason = f"version {challenger.version} was champion and was taken back by hand"
-        return False, f"{reason}; only a new version is judged", None, False
+        return Decision(False, f"{reason}; only a new version is judged")
     if status == REFUSED:
         reason = challenger.tags.get("gate", f"version {challenger.version} was refused")
-        return False, reason, None, False
+        return Decision(False, reason)
     verdict = compare(project, dataset, challenger, present)
     if not verdict.passed or best is None or best.version in (present.version, challenger.version):
-        return verdict.passed, verdict.reason, verdict, verdict.passed and is_better(verdict)
+        is_best = verdict.passed and is_better(verdict)
+        return Decision(verdict.passed, verdict.reason, verdict, is_best)
     try:
         against_best = compare(project, dataset, challenger, best)
     except StoreError as error:  # of an old release, perhaps: it holds up nothing
         reason = (
             f"{verdict.reason}; version {best.version}, the best so far, cannot answer: {error}"
         )
-        return True, reason, verdict, True
+        return Decision(True, reason, verdict, is_best=True)
     if against_best.passed:
-        return True, verdict.reason, verdict, is_better(against_best)
+        return Decision(True, verdict.reason, verdict, is_better(against_best))
     told = against_best.reason.replace("the champion", f"version {best.version}, the best so far,")
-    return False, f"not worse than the champion, but {told}", against_best, False
+    return Decision(False, f"not worse than the champion, but {told}", against_best)
 
 
 def is_better(verdict: Gate) -> bool:
