@@ -122,6 +122,35 @@ def test_predictions_are_those_of_the_reference(n_dims, max_leaf_size):
         )
 
 
+@pytest.mark.parametrize("max_weights", [0, 30])
+def test_rounded_models_answer_nearly_as_single_ones_and_are_as_many_bytes_each_time(
+    max_weights, tmp_path
+):
+    X = joined(50)
+    config = Config().replace(**EXACT, **{"rankers.max_weights": max_weights})
+    half, again = (train_xr_linear(X, labels(), config, tree=TREE) for _ in range(2))
+    single = train_xr_linear(
+        X, labels(), config.replace(**{"inference.weights": "single"}), tree=TREE
+    )
+    for rounded, exact in zip(half.levels, single.levels, strict=True):
+        assert rounded.dense.dtype == np.int16
+        assert exact.dense.dtype == np.float32
+        (W, _), (expected, _) = rounded.to_dense(), exact.to_dense()
+        assert_allclose(W, expected, atol=2e-3 * np.abs(expected).max())
+    assert_allclose(half.predict(X).scores, single.predict(X).scores, atol=2e-2)
+    for model, name in ((half, "one"), (again, "two")):
+        model.save(tmp_path / name)
+    for file in sorted((tmp_path / "one").rglob("*.npy")):
+        other = tmp_path / "two" / file.relative_to(tmp_path / "one")
+        assert file.read_bytes() == other.read_bytes(), file.name
+    assert_array_equal(XRLinear.load(tmp_path / "one").predict(X).scores, half.predict(X).scores)
+
+
+def test_words_alone_have_no_units():
+    model = train_xr_linear(joined(0), labels(), Config().replace(**EXACT), tree=TREE)
+    assert {len(level.dense_units) for level in model.levels} == {0}
+
+
 def test_one_row_and_many_and_dense_and_sparse_rows_are_answered_alike():
     X = joined(50)
     model = train_xr_linear(X, labels(), Config().replace(**EXACT), tree=TREE)

@@ -111,7 +111,7 @@ class ChunkedWeights:
     out: float32, or as `half` int16, whole numbers of a child's unit (kernels/whole_numbers.py)."""
 
     dense_units: Floats
-    """(n_children,); (0,) as `single`."""
+    """(n_children,); (0,) as `single`, or without dense columns."""
 
     dense_columns: Pointers
     """(2,) the first dense column, and how many there are."""
@@ -207,7 +207,7 @@ class ChunkedWeights:
         chunk = np.repeat(np.arange(self.n_chunks), np.diff(self.chunk_pointer))
         dense[first_child[chunk[row_of]] + child, self.features()[row_of]] = values
         first, n_dims = self.dense_columns
-        units = self.dense_units[:, None] if self.precision == HALF else np.float32(1.0)
+        units = self.dense_units[:, None] if len(self.dense_units) else np.float32(1.0)
         dense[:, first : first + n_dims] = units * self.dense[:, :n_dims]
         return dense, np.array(self.biases)
 
@@ -257,6 +257,7 @@ class ChunkedWeights:
         bits = hashing(n_features)[1]
         sizes = np.diff(weights.chunk_pointer)
         in_buckets = weights.shifts != chunks.BITMAP
+        in_units = weights.precision == HALF and weights.dense.shape[1] > 0
         fits = (
             len(weights.biases) == weights.n_children
             and len(weights.chunk_pointer) == len(weights.bucket_pointer) == n_chunks + 1
@@ -275,7 +276,7 @@ class ChunkedWeights:
             and len(weights.exponent) == 1
             and len(weights.dense_columns) == 2
             and (weights.dense.dtype == np.int16) == (weights.precision == HALF)
-            and len(weights.dense_units) == weights.n_children * (weights.precision == HALF)
+            and len(weights.dense_units) == (weights.n_children if in_units else 0)
             and len(weights.dense) == weights.n_children
             and 0 <= weights.dense.shape[1] - int(weights.dense_columns[1]) < DIMS_AT_ONCE
             and weights.dense.shape[1] % DIMS_AT_ONCE == 0

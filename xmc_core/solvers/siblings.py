@@ -117,7 +117,7 @@ class DenseWeights:
     child's unit (kernels/whole_numbers.py)."""
 
     units: Floats
-    """(children,), or (0,) where weights are float32."""
+    """(children,), or (0,) where weights are float32 or there are none."""
 
     n_dims: int
 
@@ -127,7 +127,8 @@ class DenseWeights:
         shape = n_children, -(-n_dims // DIMS_AT_ONCE) * DIMS_AT_ONCE
         make = np.empty if shape[1] == n_dims else np.zeros  # of empty ones pages may be large
         weights = make(shape, np.int16 if rounded else np.float32)
-        return cls(weights, np.empty(n_children if rounded else 0, np.float32), n_dims)
+        units = np.empty(n_children if rounded and n_dims > 0 else 0, np.float32)
+        return cls(weights, units, n_dims)
 
     def of(self, children: slice | Indices) -> "DenseWeights":
         """Those of some children."""
