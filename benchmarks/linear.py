@@ -1,7 +1,8 @@
 """XR-Linear beside its peers: same matrices, in turn, a process for each task.
 
 python benchmarks/linear.py --peers PYTHON [--tables pairs presets others] [--sets ...]
-                            [--threads 1 2] [--pairs 3] [--tasks ...] [--resume | --again]
+                            [--sides ...] [--threads 1 2] [--pairs 3] [--tasks ...]
+                            [--resume | --again]
 
 pairs    libpecos and ours on the same tree and settings, several alternated pairs
 presets  our preset `linear`, as it is and tuned, and the best settings of libpecos, own trees
@@ -72,14 +73,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--peers", required=True, help="python of the peers' environment")
+    parser.add_argument(
+        "--peers", help="python of the peers' environment; all sides but xmc need it"
+    )
     parser.add_argument("--tables", nargs="+", default=["pairs", "presets", "others"])
     parser.add_argument("--sets", nargs="+")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--tasks", nargs="+", help="only these: tree, train, whole, predict, ...")
+    parser.add_argument("--sides", nargs="+", help="only these: xmc, libpecos, ...")
     add_arguments(parser)
     arguments = parser.parse_args()
+    if arguments.peers is None and arguments.sides != ["xmc"]:
+        parser.error("--peers is missing; `make bench-linear` builds their environment")
 
     # No worker may find a kernel that is still to be compiled.
     subprocess.run(
@@ -93,9 +99,10 @@ def main() -> None:
     }
     for table in arguments.tables:
         wanted = arguments.tasks or {task.task for task in plans[table]}
+        sides = arguments.sides or {task.side for task in plans[table]}
         journal = Journal(table, arguments)
         run_all(
-            [task for task in plans[table] if task.task in wanted],
+            [task for task in plans[table] if task.task in wanted and task.side in sides],
             journal,
             lambda task: run_linear(task, arguments.peers),
             linear_guess,
