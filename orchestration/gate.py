@@ -16,6 +16,8 @@ from xmc_core.errors import StoreError
 from xmc_core.metrics.bootstrap import Gate, not_worse
 from xmc_core.metrics.ranking import RowScores, row_scores
 
+ANSWER = Path(__file__).parent / "mlflow_model" / "answer.py"
+
 METRICS = ("P@1", "P@5", "PSP@5")
 """The best label, the first five, and the rare ones among them."""
 
@@ -47,13 +49,11 @@ def answer_as_registered(bundle: Path, code: Path, data: Dataset) -> Predictions
 
     Raises StoreError if that does not work either, with the last words of the process.
     """
-    from orchestration.mlflow_model import answer
-
     with TemporaryDirectory(prefix="xmc-answer-") as folder:
         texts, out = Path(folder) / "texts.json", Path(folder) / "answers.npz"
         texts.write_text(json.dumps(list(data.test_texts)), encoding="utf-8")
         done = subprocess.run(
-            [sys.executable, "-P", answer.__file__, str(bundle), str(texts), str(out)],
+            [sys.executable, "-P", str(ANSWER), str(bundle), str(texts), str(out)],
             env={**os.environ, "PYTHONPATH": str(code)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

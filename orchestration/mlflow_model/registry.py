@@ -166,17 +166,18 @@ def requirements(*, with_encoder: bool) -> list[str]:
 
 def fetch(name: str, version: str | int, artifact: str, into: Path) -> Path:
     """Copy of a version's `bundle` or `predictions` in a folder of the caller's, who removes it."""
-    import mlflow
-
-    uri = f"models:/{name}/{version}/artifacts/{artifact}"
-    return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(into / str(version))))
+    return _download(name, version, f"artifacts/{artifact}", into)
 
 
 def fetch_code(name: str, version: str | int, into: Path) -> Path:
-    """Copy of the folder with the library that was registered with a version."""
+    """The same of the folder with the library that was registered with a version."""
+    return _download(name, version, "code", into)
+
+
+def _download(name: str, version: str | int, path: str, into: Path) -> Path:
     import mlflow
 
-    uri = f"models:/{name}/{version}/code"
+    uri = f"models:/{name}/{version}/{path}"
     return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(into / str(version))))
 
 
