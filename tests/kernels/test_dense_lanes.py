@@ -143,7 +143,7 @@ def test_weights_follow_and_bytes_stay_near_them_whatever_their_size(n_dims, fin
 def test_all_forms_of_an_update_give_the_same_bytes(fine, in_pairs):
     from xmc_core.kernels import dense_ir
 
-    if in_pairs and not dense_ir.MULTIPLIES_BYTES:
+    if in_pairs and not dense_ir.ADDS_PRODUCTS:
         pytest.skip("this processor has no such instruction (AVX-512 VNNI)")
     B, C, values, _ = some_bytes(192)
     far = 90 * int(PARTS)

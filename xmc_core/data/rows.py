@@ -14,6 +14,7 @@ from xmc_core.kernels.dense_rows import (
     DenseRows,
     count_columns,
     fill_dense,
+    padded,
     split_columns,
 )
 from xmc_core.types import Floats, Indices, Pointers, SignedBytes, SparseRows
@@ -107,9 +108,8 @@ def _dense_rows(
     """The dense part, or None where bytes would not do: where a column is so small beside others
     that rounding takes away what it says."""
     n_samples = len(indptr) - 1
-    width = -(-n_dims // DIMS_AT_ONCE) * DIMS_AT_ONCE
     dense = DenseRows(
-        values=_whole_lines(n_samples, width),
+        values=_whole_lines(n_samples, padded(n_dims)),
         sums=np.empty(n_samples, np.int32),
         scales=np.empty(n_samples, np.float32),
         squares=np.empty(n_samples, np.float32),

@@ -62,15 +62,15 @@ def computes_bf16(device: torch.device) -> bool:
     return any(capabilities.get(unit, False) for unit in CPU_BF16)  # older torch cannot tell
 
 
+OUT_OF_MEMORY = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What errors of no class of their own say: of a CPU, and of the library of matrix products."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of torch says that memory ran out, on whatever device."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
     )
-
-
-OUT_OF_MEMORY = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""What errors of no class of their own say: of a CPU, and of the library of matrix products."""
 
 
 def on_device(array: NDArray[Any], device: torch.device) -> torch.Tensor:

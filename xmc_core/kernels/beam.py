@@ -19,6 +19,7 @@ from xmc_core.kernels.chunks import (
     POST_PROCESSOR,
     WIDEST,
     WIDTH,
+    Row,
     Scratch,
     chunk_margins,
     hash_features,
@@ -183,11 +184,12 @@ def search_level(
             continue
         parent = I64(beam[r, place])
         begin = indptr[first_row + r]
-        n_children = chunk_margins(
-            vector, level_address, parent, ends[r] - begin, hashed_address + 4 * begin,
-            values_address + 4 * begin, dense_address + 4 * dense.shape[1] * r,
-            shorts_address + 2 * dense.shape[1] * r, scales[r], scratch,
+        x = Row(
+            ends[r] - begin, hashed_address + 4 * begin, values_address + 4 * begin,
+            dense_address + 4 * dense.shape[1] * r, shorts_address + 2 * dense.shape[1] * r,
+            scales[r],
         )  # fmt: skip
+        n_children = chunk_margins(vector, level_address, parent, x, scratch)
         if n_children:
             to_scores(
                 scratch.margins, n_children, post_processor, kept_as, path_weight, above, worst

@@ -81,6 +81,21 @@ class Scratch(NamedTuple):
     margins: int
 
 
+class Row(NamedTuple):
+    """Addresses of what is searched for: one row of X."""
+
+    n_features: int
+    """Of its sparse part."""
+
+    hashed: int
+    values: int
+    dense: int
+    shorts: int
+    """Its dense part in whole numbers of `scale`."""
+
+    scale: np.float32
+
+
 @kernel
 def scratch_bytes(longest: int, widest: int) -> int:
     # `longest`: non-zeros of the longest row. One more: a miss is written too, and not counted.
@@ -108,7 +123,7 @@ def split_rows(
     end: int,
     ends: Pointers,  # (end - begin,) out: where the sparse part of each row ends
     dense: Floats,  # (end - begin, width) out: the rest
-    shorts: SignedShorts,  # (end - begin, width) out: the same in whole numbers
+    shorts: SignedShorts,  # (end - begin, width) out: the same in whole numbers, if needed
     scales: Floats,  # (end - begin,) out: of these
 ) -> None:
     level = int64_at(level_address)
@@ -130,7 +145,8 @@ def split_rows(
                 split -= 1
                 dense[r, indices[split] - first] = values[split]
         ends[r] = split
-        scales[r] = round_row(dense, r, LARGEST_VALUE, shorts, r)
+        if not level[SINGLE]:
+            scales[r] = round_row(dense, r, LARGEST_VALUE, shorts, r)
 
 
 @kernel
@@ -157,12 +173,7 @@ def chunk_margins(
     vector: bool,
     level_address: int,  # row of the table
     parent: int,
-    n_features: int,  # of the row of X, its dense part left out
-    hashed: int,  # address of its hashed features
-    values: int,  # address of its values
-    dense: int,  # address of its dense part
-    shorts: int,  # and of that in whole numbers
-    scale: np.float32,  # of these
+    x: Row,
     scratch: Scratch,
 ) -> int:
     # Fills margins[0 : children], -inf in the rest of the last tile; returns the children.
@@ -174,7 +185,7 @@ def chunk_margins(
     first_chunk = parent_chunks[place]
     for chunk in range(first_chunk, parent_chunks[place + U64(1)]):
         at = scratch.margins + 4 * LANES * (chunk - first_chunk)
-        add_chunk(vector, level_address, chunk, n_features, hashed, values, at, scratch)
+        add_chunk(vector, level_address, chunk, x, at, scratch)
 
     biases = float32_at(level[BIASES] + 4 * pointer[place])
     power = np.float32(2.0 ** level[EXPONENT])
@@ -186,12 +197,13 @@ def chunk_margins(
         begin = pointer[place] * width
         if level[SINGLE]:
             weights = float32_at(level[DENSE] + 4 * begin)
-            add_dots(vector, weights, n_children, width, float32_at(dense), margins)
+            add_dots(vector, weights, n_children, width, float32_at(x.dense), margins)
         else:
             numbers = int16_at(level[DENSE] + 2 * begin)
             units = float32_at(level[DENSE_UNITS] + 4 * pointer[place])
-            x = int16_at(shorts)
-            add_products(vector, numbers, units, n_children, width, x, scale, margins)
+            add_products(
+                vector, numbers, units, n_children, width, int16_at(x.shorts), x.scale, margins
+            )
     for i in range(U64(n_children), U64((n_children + LANES - 1) // LANES * LANES)):
         margins[i] = -np.inf
     return n_children
@@ -202,9 +214,7 @@ def add_chunk(
     vector: bool,
     level_address: int,
     number: int,
-    n_features: int,
-    hashed: int,
-    values: int,
+    x: Row,
     margins: int,  # address of the sums of this chunk's children
     scratch: Scratch,
 ) -> None:
@@ -221,21 +231,15 @@ def add_chunk(
         pointer_shift = 2 if level[FORM] == MASKS else 1
         pointers = uint8_at(level[ROW_POINTER] + (first << pointer_shift))
         if shift == BITMAP:
-            n_hits = find_bits(
-                n_features, hashed, values, uint32_at(index), pointers, pointer_shift, scratch
-            )
+            n_hits = find_bits(x, uint32_at(index), pointers, pointer_shift, scratch)
         elif level[WIDE_REMAINDERS]:
             remainders = uint16_at(level[REMAINDERS] + 2 * place)
             n_hits = find_rows(
-                vector, n_features, hashed, values, starts, shift, remainders, pointers,
-                pointer_shift, scratch,
-            )  # fmt: skip
+                vector, x, starts, shift, remainders, pointers, pointer_shift, scratch
+            )
         else:
             bytes_ = uint8_at(level[REMAINDERS] + place)
-            n_hits = find_rows(
-                vector, n_features, hashed, values, starts, shift, bytes_, pointers,
-                pointer_shift, scratch,
-            )  # fmt: skip
+            n_hits = find_rows(vector, x, starts, shift, bytes_, pointers, pointer_shift, scratch)
 
     if level[SINGLE]:
         weights = float32_at(level[VALUES])
@@ -248,9 +252,7 @@ def add_chunk(
 @kernel
 def find_rows(
     vector: bool,
-    n_features: int,
-    hashed_address: int,
-    values_address: int,
+    x: Row,
     starts: NDArray[np.uint16],  # of the chunk
     shift: int,
     remainders: NDArray[Any],  # of the chunk
@@ -259,10 +261,10 @@ def find_rows(
     scratch: Scratch,
 ) -> int:
     # Chunk rows that the row's features hit: first where their buckets are, then what is in them.
-    hashed, values = int32_at(hashed_address), float32_at(values_address)
+    hashed, values = int32_at(x.hashed), float32_at(x.values)
     rows, row_values = int32_at(scratch.rows), float32_at(scratch.values)
     begins, ends = int64_at(scratch.starts), int64_at(scratch.ends)
-    for j in range(U64(n_features)):
+    for j in range(U64(x.n_features)):
         bucket = U64(I64(hashed[j]) >> shift)
         begins[j] = I64(starts[bucket])
         ends[j] = I64(starts[bucket + U64(1)])
@@ -270,7 +272,7 @@ def find_rows(
 
     n = U64(0)
     keep = (1 << shift) - 1
-    for j in range(U64(n_features)):
+    for j in range(U64(x.n_features)):
         h = I64(hashed[j]) & keep
         row = begins[j]
         size = ends[j] - row
@@ -293,19 +295,17 @@ def find_rows(
 
 @kernel
 def find_bits(
-    n_features: int,
-    hashed_address: int,
-    values_address: int,
+    x: Row,
     bitmap: NDArray[np.uint32],  # of the chunk: rows before 32 hashed features; which there are
     pointers: Bytes,
     pointer_shift: int,
     scratch: Scratch,
 ) -> int:
     # As find_rows, in a chunk with a bitmap.
-    hashed, values = int32_at(hashed_address), float32_at(values_address)
+    hashed, values = int32_at(x.hashed), float32_at(x.values)
     rows, row_values = int32_at(scratch.rows), float32_at(scratch.values)
     n = U64(0)
-    for j in range(U64(n_features)):
+    for j in range(U64(x.n_features)):
         h = I64(hashed[j])
         word = U64(h >> 5 << 1)
         bits, bit = I64(bitmap[word + U64(1)]), h & 31

@@ -15,6 +15,7 @@ from xmc_core.kernels.lanes import (
     UNIT,
 )
 from xmc_core.kernels.vector_ir import (
+    ADDS_PRODUCTS,
     _Array,
     _constant,
     _folded,
@@ -36,10 +37,6 @@ _SHORTS = ir.VectorType(_INT16, 2 * LANES)
 _LINE_SIZE = 4 * LANES
 _LINE = ir.VectorType(_BYTE, _LINE_SIZE)
 _FLAGS = ir.VectorType(ir.IntType(1), LANES)
-
-MULTIPLIES_BYTES = "avx512vnni" in target_features()
-"""Whether four products of bytes are one instruction (AVX-512 VNNI: Intel since Ice Lake, AMD since
-Zen 4)."""
 
 SPREADS_LANES = "avx512f" in target_features()
 """Whether a vector's first elements are put into given lanes by one instruction (AVX-512)."""
@@ -71,7 +68,7 @@ def _four_products_in_shorts(builder: Any, weights: Any, values: Any, total: Any
     return total
 
 
-def make_lane_dots(in_fours: bool = MULTIPLIES_BYTES, spreads: bool = SPREADS_LANES) -> Any:
+def make_lane_dots(in_fours: bool = ADDS_PRODUCTS, spreads: bool = SPREADS_LANES) -> Any:
     """Products of a row with some lanes' weights; see `plain_lane_dots` in dense_lanes.py."""
     add_products = _four_products if in_fours else _four_products_in_shorts
     spread = _expanded if spreads else _put_one_by_one
@@ -176,7 +173,7 @@ def _put_one_by_one(builder: Any, vector: Any, mask: Any, lanes: Any, n_lanes: i
     return spread
 
 
-def make_lane_add(in_pairs: bool = MULTIPLIES_BYTES) -> Any:
+def make_lane_add(in_pairs: bool = ADDS_PRODUCTS) -> Any:
     """A change of one lane's weights; see `plain_lane_add` in dense_lanes.py."""
     add_products = _products_in_pairs if in_pairs else _products
 

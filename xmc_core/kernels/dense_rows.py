@@ -21,6 +21,12 @@ from xmc_core.types import Doubles, Floats, Indices, Pointers, SignedBytes
 DIMS_AT_ONCE = 64
 """Rows are padded to a multiple of so many dimensions."""
 
+
+def padded(n_dims: int) -> int:
+    """Dimensions of a row with its padding."""
+    return -(-n_dims // DIMS_AT_ONCE) * DIMS_AT_ONCE
+
+
 LARGEST = np.float32(127.0)
 LOOKED_AT = 1024
 """So many rows, or up to twice as many, say what rounding to bytes takes from each column."""

@@ -4,21 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from xmc_core.kernels._compile import fast_kernel, inline_kernel, kernel
+from xmc_core.kernels._compile import fast_kernel, kernel
 from xmc_core.kernels.bits import Shorts
 from xmc_core.kernels.search_simd import CONVERTS_HALVES
 from xmc_core.kernels.simd import HAVE_VECTOR_CODE
 from xmc_core.types import Floats
-
-
-@kernel
-def narrow_all(
-    values: Floats,
-    scale: np.float32,
-    vector: bool,
-    halves: Shorts,  # (1, len(values)) out: the nearest to values * scale
-) -> None:
-    narrow(vector, values, 0, len(values), scale, halves, 0)
 
 
 @fast_kernel
@@ -30,19 +20,16 @@ def largest_size(values: Floats) -> np.float32:
 
 
 @fast_kernel
-def plain_narrow(
-    values: Floats, start: int, n: int, scale: np.float32, halves: Shorts, row: int
-) -> None:
-    # halves[row, j] = values[start + j] * scale for j < n: the reverse of `plain_half`, rounded to
-    # the nearest, among equals to the even one.
+def plain_narrow(values: Floats, scale: np.float32, halves: Shorts) -> None:
+    # The reverse of `plain_half`, rounded to the nearest, among equals to the even one.
     moved = np.empty(1, np.float32)
     patterns = moved.view(np.uint32)
-    for j in range(n):
-        moved[0] = values[start + j] * scale * np.float32(2.0**-112)
+    for j in range(len(halves)):
+        moved[0] = values[j] * scale * np.float32(2.0**-112)
         size = patterns[0] & np.uint32(0x7FFFFFFF)
         is_odd = (size >> np.uint32(13)) & np.uint32(1)
         rounded = (size + np.uint32(0xFFF) + is_odd) >> np.uint32(13)
-        halves[row, j] = rounded | ((patterns[0] >> np.uint32(16)) & np.uint32(0x8000))
+        halves[j] = rounded | ((patterns[0] >> np.uint32(16)) & np.uint32(0x8000))
 
 
 vector_narrow: Any = plain_narrow
@@ -52,17 +39,14 @@ if HAVE_VECTOR_CODE and CONVERTS_HALVES:
     vector_narrow = vector_ir.narrow
 
 
-@inline_kernel
+@kernel
 def narrow(
     vector: bool,
     values: Floats,
-    start: int,
-    n: int,
     scale: np.float32,
-    halves: Shorts,
-    row: int,
+    halves: Shorts,  # (len(values),) out: the nearest to values * scale
 ) -> None:
     if vector:
-        vector_narrow(values, start, n, scale, halves, row)
+        vector_narrow(values, scale, halves)
     else:
-        plain_narrow(values, start, n, scale, halves, row)
+        plain_narrow(values, scale, halves)

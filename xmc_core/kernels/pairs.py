@@ -13,6 +13,7 @@ from xmc_core.kernels.chunks import (
     POST_PROCESSOR,
     WIDEST,
     WIDTH,
+    Row,
     chunk_margins,
     hash_features,
     scratch_bytes,
@@ -79,11 +80,11 @@ def score_slots(
             i = 0
             while i < n:
                 parent = nodes[t, i]
-                n_children = chunk_margins(
-                    vector, table[t].ctypes.data, parent, ends[0] - indptr[r],
-                    hashed.ctypes.data, values.ctypes.data + 4 * indptr[r], dense.ctypes.data,
-                    shorts.ctypes.data, scales[0], scratch,
-                )  # fmt: skip
+                x = Row(
+                    ends[0] - indptr[r], hashed.ctypes.data, values.ctypes.data + 4 * indptr[r],
+                    dense.ctypes.data, shorts.ctypes.data, scales[0],
+                )  # fmt: skip  # here, as `hashed` is freed where it is named no more
+                n_children = chunk_margins(vector, table[t].ctypes.data, parent, x, scratch)
                 to_scores(
                     scratch.margins, n_children, table[t, POST_PROCESSOR], kept_as, path_weight,
                     path[i], np.float32(-np.inf),

@@ -7,9 +7,9 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
-from xmc_core.kernels._compile import target_features
 from xmc_core.kernels.lanes import LANES
 from xmc_core.kernels.vector_ir import (
+    ADDS_PRODUCTS,
     _Array,
     _constant,
     _intrinsic,
@@ -27,10 +27,6 @@ _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _HALVES = ir.VectorType(ir.HalfType(), LANES)
 _INTS = ir.VectorType(_INT32, LANES)
 _UNROLL = 2
-
-MULTIPLIES_PAIRS = "avx512vnni" in target_features()
-"""Whether two products of 16-bit numbers and their sum are one instruction (AVX-512 VNNI: Intel
-since Ice Lake, AMD since Zen 4)."""
 
 _alloca: Any = cgutils.alloca_once_value
 _make_array: Any = arrayobj.make_array
@@ -163,7 +159,7 @@ def add_dots(typing_context, weights, n_rows, width, x, out):  # type: ignore[no
     return signature, codegen
 
 
-def make_add_products(in_pairs: bool = MULTIPLIES_PAIRS) -> Any:
+def make_add_products(in_pairs: bool = ADDS_PRODUCTS) -> Any:
     """Products of whole numbers; see `plain_add_products` in search_simd.py."""
     add_products_of = _two_products if in_pairs else _two_products_apart
 

@@ -14,6 +14,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
+from xmc_core.kernels._compile import target_features
 from xmc_core.kernels.lanes import (
     BIAS,
     DELTA,
@@ -34,6 +35,9 @@ _HALVES = ir.VectorType(ir.HalfType(), LANES)
 _FLAGS = ir.VectorType(ir.IntType(1), LANES)
 _INT16 = ir.IntType(16)
 
+ADDS_PRODUCTS = "avx512vnni" in target_features()
+"""Whether four products of bytes, or two of 16-bit numbers, and their sum are one instruction
+(AVX-512 VNNI: Intel since Ice Lake, AMD since Zen 4)."""
 
 # numba gives its code generators no types.
 _alloca: Any = cgutils.alloca_once_value
@@ -418,28 +422,27 @@ def four_by_four(typing_context, A, first, B, second, n_dims, out):  # type: ign
 
 
 @intrinsic
-def narrow(typing_context, values, start, n, scale, halves, row):  # type: ignore[no-untyped-def]
-    signature = types.void(values, types.int64, types.int64, types.float32, halves, types.int64)
+def narrow(typing_context, values, scale, halves):  # type: ignore[no-untyped-def]
+    signature = types.void(values, types.float32, halves)
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
         b = builder
         values = _Array(context, b, signature.args[0], args[0])
-        halves = _make_array(signature.args[4])(context, b, args[4])
-        width = b.extract_value(halves.shape, 1)
-        begin = b.gep(halves.data, [b.mul(args[5], width)], source_etype=_INT16)
-        scale = _splat(b, args[3])
+        halves = _make_array(signature.args[2])(context, b, args[2])
+        scale = _splat(b, args[1])
+        n = b.extract_value(halves.shape, 0)
         zero, line = _INT64(0), _INT64(LANES)
-        middle = b.sub(args[2], b.srem(args[2], line))
+        middle = b.sub(n, b.srem(n, line))
         with cgutils.for_range_slice(b, zero, middle, line, _INT64) as (j, _):
-            place = b.gep(values.data, [b.add(args[1], j)], source_etype=_FLOAT)
+            place = b.gep(values.data, [j], source_etype=_FLOAT)
             wide = b.load(b.bitcast(place, _VECTOR.as_pointer()), typ=_VECTOR, align=4)
             wide = b.fmul(wide, scale)
-            place = b.gep(begin, [j], source_etype=_INT16)
+            place = b.gep(halves.data, [j], source_etype=_INT16)
             b.store(b.fptrunc(wide, _HALVES), b.bitcast(place, _HALVES.as_pointer()), align=2)
-        with cgutils.for_range_slice(b, middle, args[2], _INT64(1), _INT64) as (j, _):
-            wide = b.fmul(_splat(b, values.get(b.add(args[1], j))), scale)
+        with cgutils.for_range_slice(b, middle, n, _INT64(1), _INT64) as (j, _):
+            wide = b.fmul(_splat(b, values.get(j)), scale)
             first = b.extract_element(b.fptrunc(wide, _HALVES), _INT32(0))
-            b.store(b.bitcast(first, _INT16), b.gep(begin, [j], source_etype=_INT16))
+            b.store(b.bitcast(first, _INT16), b.gep(halves.data, [j], source_etype=_INT16))
         return context.get_dummy_value()
 
     return signature, codegen

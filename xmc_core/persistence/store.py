@@ -30,6 +30,7 @@ CHECKED_BYTES = 256 * 2**20
 quarter of a second. Those of the others only with `verify`."""
 
 TRIES = 5
+"""A folder that is replaced so often while it is read is given up."""
 
 Result = TypeVar("Result")
 

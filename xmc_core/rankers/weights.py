@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from xmc_core.errors import ShapeError
 from xmc_core.kernels import chunks
 from xmc_core.kernels.arguments import read_only
-from xmc_core.kernels.dense_rows import DIMS_AT_ONCE
-from xmc_core.kernels.halves import largest_size, narrow_all
+from xmc_core.kernels.dense_rows import padded
+from xmc_core.kernels.halves import largest_size, narrow
 from xmc_core.kernels.lanes import LANES
 from xmc_core.kernels.simd import HAVE_VECTOR_CODE
 from xmc_core.kernels.views import address_of
@@ -278,8 +278,7 @@ class ChunkedWeights:
             and (weights.dense.dtype == np.int16) == (weights.precision == HALF)
             and len(weights.dense_units) == (weights.n_children if in_units else 0)
             and len(weights.dense) == weights.n_children
-            and 0 <= weights.dense.shape[1] - int(weights.dense_columns[1]) < DIMS_AT_ONCE
-            and weights.dense.shape[1] % DIMS_AT_ONCE == 0
+            and weights.dense.shape[1] == padded(int(weights.dense_columns[1]))
             and int(weights.dense_columns.sum()) == n_features
         )
         if not fits:
@@ -480,7 +479,7 @@ def to_halves(values: Floats, exponent: int) -> NDArray[np.uint16]:
     """The bits of the nearest 16-bit floats to values * 2 ** -exponent."""
     halves = np.empty(len(values), np.uint16)
     scale = np.float32(2.0**-exponent)  # a power of two: exact
-    narrow_all(values, scale, HAVE_VECTOR_CODE, halves.reshape(1, -1))
+    narrow(HAVE_VECTOR_CODE, values, scale, halves)
     return halves
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from xmc_core.data.rows import Rows
 from xmc_core.kernels import simd
 from xmc_core.kernels.coordinate_descent import HINGE, LOGISTIC, SQUARED_HINGE
-from xmc_core.kernels.dense_rows import DIMS_AT_ONCE
+from xmc_core.kernels.dense_rows import padded
 from xmc_core.kernels.lanes import LANES
 from xmc_core.kernels.sibling_rankers import AUTO, parent_costs, train_parents
 from xmc_core.solvers.scratch import ScratchPool
@@ -124,7 +124,7 @@ class DenseWeights:
     @classmethod
     def empty(cls, n_children: int, n_dims: int, *, rounded: bool) -> "DenseWeights":
         """To be filled in."""
-        shape = n_children, -(-n_dims // DIMS_AT_ONCE) * DIMS_AT_ONCE
+        shape = n_children, padded(n_dims)
         make = np.empty if shape[1] == n_dims else np.zeros  # of empty ones pages may be large
         weights = make(shape, np.int16 if rounded else np.float32)
         units = np.empty(n_children if rounded and n_dims > 0 else 0, np.float32)
