@@ -6,17 +6,18 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array, hstack, random_array
 
 from tests.reference import linear as reference
-from xmc_core.config import Config
+from xmc_core.config import Config, TreeConfig
 from xmc_core.data.rows import Rows, as_rows
 from xmc_core.features.joined import join_features
-from xmc_core.features.label_features import label_centroids
+from xmc_core.features.label_features import centroid_rows, label_centroids
+from xmc_core.kernels.dense_rows import DenseRows
 from xmc_core.kernels.sibling_rankers import DIRECT, GRAM, NOT_CONVERGED, OBJECTIVE
 from xmc_core.models import XRLinear, train_xr_linear
 from xmc_core.rankers.train import Level, gather_clusters
 from xmc_core.rankers.weights import ChunkedWeights
 from xmc_core.solvers.scratch import ScratchPool
 from xmc_core.solvers.siblings import DenseWeights, Problem, plan_jobs, solve
-from xmc_core.tree import LabelTree
+from xmc_core.tree import LabelTree, build_label_tree
 
 N, WORDS, LABELS = 70, 60, 40
 EXACT = {"rankers.tol": 1e-5, "rankers.max_iter": 20_000, "rankers.threshold": 0.0}
@@ -222,6 +223,38 @@ def test_an_embedding_takes_part_in_the_labels_features():
         kept = np.concatenate([kept, np.arange(WORDS, len(row))])  # the embedding stays whole
         length = max(np.linalg.norm(whole[kept]), 1e-9)
         assert_allclose(row[kept], whole[kept] / length, atol=1e-5)
+
+
+@pytest.mark.parametrize("max_features", [0, 12])
+def test_labels_features_as_bytes_are_those_of_the_centroids_rounded(max_features):
+    X = Rows.of(joined(40))
+    Y = csr_array(labels().toarray() * (np.arange(LABELS) >= 8))  # eight labels have no rows
+    Z = label_centroids(Y, X, max_features=max_features)
+    assert not np.diff(Z.indptr)[:8].any()
+    expected, found = Rows.of(Z), centroid_rows(Y, X, max_features=max_features, n_threads=2)
+    assert found.shape == (LABELS, WORDS + 40)
+    assert_array_equal(found.left.toarray(), expected.left.toarray())
+    for name in DenseRows._fields:
+        assert_array_equal(getattr(found.dense, name), getattr(expected.dense, name))
+    for n_threads in (1, 3):
+        tree = build_label_tree(found, TreeConfig(max_leaf_size=4), n_threads)
+        assert_array_equal(
+            tree.slot_labels, build_label_tree(Z, TreeConfig(max_leaf_size=4)).slot_labels
+        )
+
+
+def test_labels_features_that_bytes_cannot_hold_are_ordinary_columns():
+    # Rows that say the opposite of each other in all dimensions but one: of their sum hardly
+    # anything but that one is left, which hides the others.
+    E = np.random.default_rng(0).normal(size=(N, 40))
+    E[1::2] = -E[::2] * 1.001
+    E[:, 7] = 6
+    X = join_features(joined(0), E.astype(np.float32))
+    pairs = csr_array((np.ones(N, np.float32), np.arange(N) // 2, np.arange(N + 1)))
+    assert Rows.of(X).dense.n_dims == 40
+    found, Z = centroid_rows(pairs, Rows.of(X)), label_centroids(pairs, Rows.of(X))
+    assert found.dense.n_dims == 0
+    assert_array_equal(found.left.toarray(), Z.toarray())
 
 
 def test_a_row_that_lacks_dimensions_is_searched_with_zeros_there():

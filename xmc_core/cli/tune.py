@@ -50,8 +50,7 @@ def tune(
     config = load_config(dataset=dataset)
     inputs = Inputs(ProjectPaths(DATA, dataset))
     X = joined_rows(inputs, config)
-    # Trees on rows alone are grown on each fold's own, names are the same for all.
-    Z = None if config.tree.label_features == "pifa" else features_of_labels(inputs, X, config)
+    Z = features_of_labels(inputs, X, config)  # of all rows, but the same names for every fold
     with CommandReporter() as report:
         tuned = tune(
             X,

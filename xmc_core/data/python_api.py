@@ -74,7 +74,7 @@ class PythonApi:
 def read_python_api(
     packages: Sequence[str],
     *,
-    min_label_count: int = 2,
+    min_label_count: int = 1,
     n_threads: int = -1,
     report: Reporter = SILENT,
 ) -> PythonApi:

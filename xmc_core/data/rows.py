@@ -17,7 +17,7 @@ from xmc_core.kernels.dense_rows import (
     padded,
     split_columns,
 )
-from xmc_core.types import Floats, Indices, Pointers, SignedBytes, SparseRows
+from xmc_core.types import Doubles, Floats, Indices, Pointers, SignedBytes, SparseRows
 
 FILLED = 0.8
 """A column that so many of the rows fill is dense."""
@@ -105,10 +105,16 @@ def _first_dense(indices: Indices, n_samples: int, n_features: int) -> tuple[int
 def _dense_rows(
     indptr: Pointers, indices: Indices, values: Floats, first: int, n_dims: int
 ) -> DenseRows | None:
-    """The dense part, or None where bytes would not do: where a column is so small beside others
-    that rounding takes away what it says."""
-    n_samples = len(indptr) - 1
-    dense = DenseRows(
+    """The dense part, or None where bytes would not do."""
+    dense = empty_dense_rows(len(indptr) - 1, first, n_dims)
+    squares, lost = np.zeros(n_dims), np.zeros(n_dims)
+    fill_dense(indptr, indices, values, dense, squares, lost)
+    return frozen(dense) if bytes_do(squares, lost) else None
+
+
+def empty_dense_rows(n_samples: int, first: int, n_dims: int) -> DenseRows:
+    """To be filled in and then frozen."""
+    return DenseRows(
         values=_whole_lines(n_samples, padded(n_dims)),
         sums=np.empty(n_samples, np.int32),
         scales=np.empty(n_samples, np.float32),
@@ -116,10 +122,15 @@ def _dense_rows(
         first=first,
         n_dims=n_dims,
     )
-    squares, lost = np.zeros(n_dims), np.zeros(n_dims)
-    fill_dense(indptr, indices, values, dense, squares, lost)
+
+
+def bytes_do(squares: Doubles, lost: Doubles) -> bool:
+    """Whether no column is so small beside others that rounding takes away what it says.
+
+    `squares` and `lost`, both (n_dims,), are as kernels.dense_rows.fill_dense makes them.
+    """
     faint = squares < FAINT * squares.mean()
-    return None if np.any(lost[~faint] > MOST_LOST * squares[~faint]) else _frozen(dense)
+    return not np.any(lost[~faint] > MOST_LOST * squares[~faint])
 
 
 def _whole_lines(n_samples: int, width: int) -> SignedBytes:
@@ -134,10 +145,11 @@ def no_dense_rows(n_features: int) -> DenseRows:
     """What stands for the dense part of rows that have none."""
     floats = np.zeros(0, np.float32)
     nothing = np.zeros((0, DIMS_AT_ONCE), np.int8)
-    return _frozen(DenseRows(nothing, np.zeros(0, np.int32), floats, floats, n_features, 0))
+    return frozen(DenseRows(nothing, np.zeros(0, np.int32), floats, floats, n_features, 0))
 
 
-def _frozen(dense: DenseRows) -> DenseRows:
+def frozen(dense: DenseRows) -> DenseRows:
+    """The same, not to be written any more."""
     return dense._replace(
         values=read_only(dense.values),
         sums=read_only(dense.sums),

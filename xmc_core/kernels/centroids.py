@@ -26,9 +26,11 @@ def centroids_into(
     totals: Doubles,  # (n_features,) scratch, inf everywhere before and after
     out_pointer: Pointers,  # (last - first + 1,) out
     out_indices: Indices,  # out: ascending within a label
-    out_values: Floats,  # out: unit length; a label without features gets an empty row
+    out_values: Floats,  # out; a label without features gets an empty row
+    out_dense: Floats,  # (last - first, n_dims) out: with these a label is of unit length
 ) -> int:
-    """Sum the rows of each label's positives; returns how many entries were written."""
+    """Sum the rows of each label's positives; returns how many entries were written, the dense part
+    left out."""
     # Sums run in sample order, and in double precision: head labels add 1e5 rows and more. inf
     # marks a feature as not yet seen; zero would not do, since terms of a sum may cancel.
     unseen = np.inf
@@ -86,14 +88,13 @@ def centroids_into(
                     out_values[k] = total
                     k += 1
         for d in range(dense.n_dims):
-            if dense_total[d] != 0.0:
-                squares += dense_total[d] * dense_total[d]
-                out_indices[k] = dense.first + d
-                out_values[k] = dense_total[d]
-                k += 1
+            squares += dense_total[d] * dense_total[d]
+            out_dense[label - first, d] = dense_total[d]
         scale = 1.0 / np.sqrt(squares) if squares > 0.0 else 0.0
         for i in range(start, k):
             out_values[i] *= scale
+        for d in range(dense.n_dims):
+            out_dense[label - first, d] *= scale
         out_pointer[label - first + 1] = k
     return k
 

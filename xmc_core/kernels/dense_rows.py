@@ -111,10 +111,30 @@ def fill_dense(
             while j >= pointer[i] and indices[j] >= dense.first:
                 x[indices[j] - dense.first] = values[j]
                 j -= 1
-        dense.scales[i] = largest_of(x) / LARGEST
-        dense.sums[i], dense.squares[i] = round_row(x, dense.scales[i], dense.values, i)
-        if i % stride == 0:
-            add_squares(x, dense.scales[i], dense.values, i, squares, lost)
+        put_row(x, dense, i, i % stride == 0, squares, lost)
+
+
+@kernel
+def fill_rows(
+    first: int,
+    X: Floats,  # (n, n_dims) the dense part of rows first, ...
+    dense: DenseRows,  # as in fill_dense
+    squares: Doubles,
+    lost: Doubles,
+) -> None:
+    stride = max(1, len(dense.values) // LOOKED_AT)
+    for i in range(len(X)):
+        put_row(X[i], dense, first + i, (first + i) % stride == 0, squares, lost)
+
+
+@fast_kernel
+def put_row(
+    x: Floats, dense: DenseRows, row: int, is_looked_at: bool, squares: Doubles, lost: Doubles
+) -> None:
+    dense.scales[row] = largest_of(x) / LARGEST
+    dense.sums[row], dense.squares[row] = round_row(x, dense.scales[row], dense.values, row)
+    if is_looked_at:
+        add_squares(x, dense.scales[row], dense.values, row, squares, lost)
 
 
 @fast_kernel

@@ -17,7 +17,7 @@ from xmc_core.config import Config, config_from_mapping, to_mapping
 from xmc_core.data import Predictions
 from xmc_core.data.rows import Rows, as_labels, as_rows
 from xmc_core.errors import ConfigError, DataError, ShapeError, StoreError
-from xmc_core.features.label_features import label_centroids
+from xmc_core.features.label_features import centroid_rows
 from xmc_core.inference.beam import Searcher, allowed_nodes
 from xmc_core.inference.mean_paths import MeanSearcher, make_searcher
 from xmc_core.models.clusters import find_clusters
@@ -305,7 +305,7 @@ def train_xr_linear(
                 f"tree.label_features is {config.tree.label_features}, but matrices have no label "
                 "names; give label_features= (xmc_core.features.label_features), or set it to pifa."
             )
-        features = label_centroids(
+        features: SparseRows | Rows = centroid_rows(
             Y, rows, max_features=config.tree.max_features, n_threads=config.n_threads
         )
     else:

@@ -125,8 +125,11 @@ def joined_rows(inputs: Inputs, config: Config) -> SparseRows:
 
 def features_of_labels(
     inputs: Inputs, X: SparseRows, config: Config, rows: Indices | None = None
-) -> SparseRows:
-    """What a tree for rankers of the rows X is grown on; with `rows`, on these alone."""
+) -> SparseRows | None:
+    """What a tree for rankers of the rows X is grown on if labels' names have a say in it; with
+    `rows`, on these alone."""
+    if config.tree.label_features == "pifa":
+        return None  # then the rows that are trained on say it
     Y = inputs.Y_train
     return label_features(
         Y if rows is None else csr_array(Y[rows]),

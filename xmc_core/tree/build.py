@@ -11,7 +11,7 @@ from xmc_core.types import SparseRows
 
 
 def build_label_tree(
-    label_features: SparseRows, config: TreeConfig, n_threads: int = -1
+    label_features: SparseRows | Rows, config: TreeConfig, n_threads: int = -1
 ) -> LabelTree:
     """Group labels of like features into leaves, and neighbouring leaves into upper nodes.
 
@@ -23,7 +23,8 @@ def build_label_tree(
     Parameters
     ----------
     label_features : (n_labels, n_features)
-        Rows of unit length, as from label_centroids; a label with an empty row is placed, too.
+        Rows of unit length, as from label_centroids or centroid_rows; a label with an empty row is
+        placed, too.
     n_threads : count, or -1 for every core
         The tree does not depend on it.
 
@@ -36,17 +37,19 @@ def build_label_tree(
     ----------
     Yu, Zhong, Zhang, Chang and Dhillon, "PECOS", JMLR 2022, section 3.
     """
-    label_features = as_rows(label_features)
-    n_labels = label_features.shape[0]
+    if isinstance(label_features, Rows):
+        rows, Z = label_features, label_features.left
+    else:
+        Z = as_rows(label_features)
+        rows = Rows.of(Z)
+        Z = rows.left if rows.dense.n_dims > 0 else Z
+    n_labels = rows.shape[0]
     if n_labels == 0:
         raise DataError("a label tree needs at least one label, got none.")
     levels = max(0, (-(-n_labels // config.max_leaf_size) - 1).bit_length())
     # Dense columns are cheap to carry along whole, and the words beside them are few already.
-    rows = Rows.of(label_features)
-    if rows.dense.n_dims > 0:
-        Z = rows.left
-    else:
-        Z = prune_rows(label_features, config.max_features, n_threads)
+    if rows.dense.n_dims == 0:
+        Z = prune_rows(Z, config.max_features, n_threads)
     order, bounds = cluster_rows(
         Z, levels, dense=rows.dense, max_iter=config.max_iter, seed=config.seed,
         n_threads=n_threads,
