@@ -69,7 +69,7 @@ SCHEDULES = {
         threshold=0.01,
     ),
     "python-api": Schedule(
-        steps=(15, 25, 40), batch_size=128, max_length=128, learning_rate=1e-4, contrastive=0.3,
+        steps=(15, 25, 40), batch_size=128, max_length=128, learning_rate=3e-4, contrastive=0.3,
         weight=0.5, threshold=0.01, rows_per_node=0,
     ),
 }  # fmt: skip
