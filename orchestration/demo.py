@@ -135,8 +135,8 @@ class Lines:
     def _failed(self, step: str, data: Any) -> None:
         said = data.user_failure_data
         error = data.error
-        while error is not None and error.cause is not None:
-            error = error.cause
+        if error is not None and error.cause is not None:
+            error = error.cause  # what the step raised; what that was raised from says less
         self.failure = (
             said.description if said and said.description else str(error and error.message)
         )

@@ -54,7 +54,8 @@ def answer_as_registered(bundle: Path, code: Path, data: Dataset) -> Predictions
         texts.write_text(json.dumps(list(data.test_texts)), encoding="utf-8")
         done = subprocess.run(
             [sys.executable, "-P", str(ANSWER), str(bundle), str(texts), str(out)],
-            env={**os.environ, "PYTHONPATH": str(code)},
+            # Machine code is kept by the folder of its source, which is another one each time.
+            env={**os.environ, "PYTHONPATH": str(code), "NUMBA_CACHE_DIR": f"{folder}/numba"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -62,12 +63,10 @@ def answer_as_registered(bundle: Path, code: Path, data: Dataset) -> Predictions
         if done.returncode != 0:
             last = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
             raise StoreError(f"the library that was registered with it does not answer: {last}")
+        names = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
         with np.load(out) as found:
-            return renumber(
-                Predictions(found["labels"], found["scores"]),
-                found["names"].tolist(),
-                data.label_names,
-            )
+            told = Predictions(found["labels"], found["scores"])
+        return renumber(told, names, data.label_names)
 
 
 def renumber(

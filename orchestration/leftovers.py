@@ -4,7 +4,8 @@
 
 A killed or rebooted machine leaves them in the run queue's way for ever: nothing can tell whether
 they live. So they are ended where none can be alive: before the container in which all runs are
-starts to take any (deploy/docker/Dockerfile), and before `make ui` while no `make demo` is at work.
+starts to take any (deploy/docker/Dockerfile), and before `make ui` while no `make demo` and no
+other `make ui` is at work.
 """
 
 import sys
@@ -34,7 +35,7 @@ def end_left_over_runs(instance: dg.DagsterInstance) -> list[str]:
 
 @contextmanager
 def at_work(root: Path) -> Iterator[None]:
-    """While a run goes on in this process, outside of Dagster's queue."""
+    """While runs go on in this process, or in those that it has started."""
     with _file(root).open("w") as held:
         flock(held, LOCK_SH)
         yield

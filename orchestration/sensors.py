@@ -41,24 +41,25 @@ def data_or_settings_changed(
     """
     seen: dict[str, str] | None = json.loads(context.cursor) if context.cursor else None
     now: dict[str, str] = {}
-    unread: list[str] = []
+    unread: dict[str, str] = {}
     for name in datasets.get_partition_keys():
         try:
             now[name] = fingerprint(project, name)
         except (ConfigError, OSError) as error:
-            unread.append(f"{name} is left out: {error}")
-            context.log.warning(unread[-1])
+            unread[name] = f"{name} is left out: {error}"
+            context.log.warning(unread[name])
             if seen is not None and name in seen:
                 now[name] = seen[name]
     changed = [] if seen is None else [name for name in now if seen.get(name) != now[name]]
-    again = [name for name in now if name not in changed and has_failed(context, now[name])]
+    others = [name for name in now if name not in changed and name not in unread]
+    again = [name for name in others if has_failed(context, now[name])]
     return dg.SensorResult(
         # No run key: Dagster would never again start a run for settings that were here before.
         run_requests=[
             dg.RunRequest(partition_key=name, tags={FINGERPRINT: now[name]})
             for name in [*changed, *again]
         ],
-        skip_reason="\n".join(unread) if unread and not changed else None,
+        skip_reason="\n".join(unread.values()) if unread and not (changed or again) else None,
         cursor=json.dumps(now, sort_keys=True),
     )
 

@@ -5,6 +5,8 @@
 Versions of a model that nobody needs any more are deleted in MLflow, with their files: all but
 those with an alias, those that are not judged yet, and the newest few. DVC's cache is left with
 what dvc.lock names. Figures, reports and settings of old runs stay in MLflow.
+
+Not by `mlflow gc`: that empties the whole trash besides, of all experiments, whoever's they are.
 """
 
 import argparse
@@ -33,22 +35,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", type=int, default=KEEP, help="newest versions that stay")
     parser.add_argument("--yes", action="store_true", help="delete; without it, only tell")
     options = parser.parse_args(arguments)
-    tracking = MlflowTracking(root=project.root)
-    client = tracking.client()
-    gone: list[str] = []
+    client = MlflowTracking(root=project.root).client()
     for dataset in project.datasets():
         with turn(project.folder, dataset, print):
             versions = superfluous(client, model_name(dataset), options.keep)
             for version in versions:
                 told = f"version {version.version} ({version.tags.get(STATUS, 'no status')})"
                 print(f"{model_name(dataset)}: {told}{'' if options.yes else ' would be deleted'}")
-            if options.yes:
-                gone += [delete(client, version) for version in versions]
+                if options.yes:
+                    delete(client, version)
     if not options.yes:
         print("DVC's cache would be left with what dvc.lock names.")
         print("Nothing was deleted; `make tidy YES=1` does it.")
         return 0
-    return max(remove_files(tracking, gone), tidy_cache(project))
+    return tidy_cache(project)
 
 
 def superfluous(client: "MlflowClient", name: str, keep: int) -> "list[ModelVersion]":
@@ -63,24 +63,15 @@ def superfluous(client: "MlflowClient", name: str, keep: int) -> "list[ModelVers
     ]
 
 
-def delete(client: "MlflowClient", version: "ModelVersion") -> str:
-    """Delete a version; the number of the model whose files are left then."""
+def delete(client: "MlflowClient", version: "ModelVersion") -> None:
+    """Delete a version and the files of its model, wherever MLflow keeps them."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
     model = str(version.source).removeprefix("models:/")
+    location = client.get_logged_model(model).artifact_location
     client.delete_model_version(version.name, version.version)
     client.delete_logged_model(model)
-    return model
-
-
-def remove_files(tracking: MlflowTracking, models: Sequence[str]) -> int:
-    """Delete the files of models that are marked as deleted."""
-    if not models:
-        return 0
-    if tracking.uri.startswith("http"):
-        print("Where MLflow's server runs, `mlflow gc` removes the files of what was deleted.")
-        return 0
-    command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", tracking.uri]
-    command += ["--tracking-uri", tracking.uri, "--logged-model-ids", ",".join(models)]
-    return subprocess.run(command, cwd=project.folder, env=tool_environment()).returncode
+    get_artifact_repository(location, client.tracking_uri).delete_artifacts()
 
 
 def tidy_cache(project: DvcProject) -> int:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 
 from orchestration.home import environment
-from orchestration.leftovers import end_if_nobody_is_at_work
+from orchestration.leftovers import at_work, end_if_nobody_is_at_work
 from orchestration.partitions import project
 from orchestration.resources import MlflowTracking
 
@@ -48,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
     if ended := end_if_nobody_is_at_work(project.folder):
         print(f"{len(ended)} run(s) of processes that are gone are marked as failed")
-    return run(servers)
+    with at_work(project.folder):  # so that a second one, on other ports, ends none of its runs
+        return run(servers)
 
 
 def dagster_command(port: int) -> list[str]:

@@ -16,6 +16,7 @@ from orchestration.mlflow_model.registry import (
     CHAMPION,
     MD5,
     PASSED,
+    PENDING,
     PREVIOUS,
     REFUSED,
     REPLACED,
@@ -84,6 +85,8 @@ def champion(
                 allow_retries=False,
             )
         best = aliased(client, name, BEST)
+        if best is not None and was_taken_back(best, present):
+            best = None
         try:
             promoted, reason, verdict, is_best = decide(project, dataset, challenger, present, best)
         except StoreError as error:
@@ -101,8 +104,10 @@ def champion(
                 allow_retries=False,
             )
         in_use = challenger if promoted or present is None else present
-        if present is None or verdict is not None:
-            if promoted and present is not None:
+        begun = present is not None and present.version == challenger.version
+        # A promotion that broke off behind the alias is ended now.
+        if present is None or verdict is not None or (begun and is_pending(challenger)):
+            if promoted and present is not None and not begun:
                 client.set_registered_model_alias(name, PREVIOUS, present.version)
                 client.set_model_version_tag(name, present.version, STATUS, REPLACED)
             client.set_registered_model_alias(name, CHAMPION, in_use.version)
@@ -142,6 +147,18 @@ def champion(
     )
 
 
+def is_pending(version: "ModelVersion") -> bool:
+    """Whether the gate has not judged it yet."""
+    return version.tags.get(STATUS, PENDING) == PENDING
+
+
+def was_taken_back(version: "ModelVersion", present: "ModelVersion | None") -> bool:
+    """Whether it was champion until somebody set the alias in MLflow: what the gate replaces, it
+    tags. Its figures are no measure for others then."""
+    is_champion = present is not None and present.version == version.version
+    return version.tags.get(STATUS) == PASSED and not is_champion
+
+
 class Decision(NamedTuple):
     """What becomes of a challenger."""
 
@@ -172,7 +189,7 @@ def decide(
     if present.version == challenger.version:
         return Decision(True, "the challenger is the champion already")
     status = challenger.tags.get(STATUS)
-    if status == PASSED:
+    if was_taken_back(challenger, present):
         reason = f"version {challenger.version} was champion and was taken back by hand"
         return Decision(False, f"{reason}; only a new version is judged")
     if status == REFUSED:

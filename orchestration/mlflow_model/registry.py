@@ -7,10 +7,12 @@ on the test split, and tags that lead back to where it came from.
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import xmc_core
 from xmc_core.config import Config
+from xmc_core.errors import StoreError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,6 +32,9 @@ STATUS = "validation_status"
 PENDING, PASSED, REFUSED, REPLACED = "pending", "passed", "refused", "replaced"
 """Values of the tag. A champion that the gate replaced may be judged again, should its settings
 return; a version that passed and is not champion was taken back by hand."""
+
+ABSENT = "RESOURCE_DOES_NOT_EXIST"
+"""MLflow's code of an error: what was asked for is not there."""
 
 ALWAYS_NEEDED = ("numpy", "scipy", "numba", "pyyaml")
 NEEDED_BY_ENCODER = ("torch", "transformers", "safetensors")
@@ -71,18 +76,12 @@ def find_version(client: "MlflowClient", name: str, md5: str) -> "ModelVersion |
 def aliased(client: "MlflowClient", name: str, alias: str) -> "ModelVersion | None":
     """The version that an alias names; None if there is no such alias, or no such model yet."""
     from mlflow.exceptions import MlflowException
-    from mlflow.protos.databricks_pb2 import (
-        INVALID_PARAMETER_VALUE,
-        RESOURCE_DOES_NOT_EXIST,
-        ErrorCode,
-    )
 
-    # A missing model is "does not exist", a missing alias of an existing one "invalid parameter".
-    absent = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
     try:
         return client.get_model_version_by_alias(name, alias)
     except MlflowException as error:
-        if error.error_code in absent:
+        # Of a missing model the first, of a missing alias of an existing one the second.
+        if error.error_code in (ABSENT, "INVALID_PARAMETER_VALUE"):
             return None
         raise
 
@@ -121,7 +120,9 @@ def register(
         )
     # MLflow tries the example itself, but only warns when it fails. What cannot answer is not
     # registered.
-    mlflow.pyfunc.load_model(logged.model_uri).predict(list(example), params=params)
+    with TemporaryDirectory(prefix="xmc-logged-") as folder:  # from a server a copy is loaded
+        model = mlflow.pyfunc.load_model(logged.model_uri, dst_path=folder)
+        model.predict(list(example), params=params)
     _describe(client, name, dataset)
     made = mlflow.register_model(logged.model_uri, name, tags={**tags, STATUS: PENDING})
     return client.get_model_version(name, made.version)
@@ -165,7 +166,10 @@ def requirements(*, with_encoder: bool) -> list[str]:
 
 
 def fetch(name: str, version: str | int, artifact: str, into: Path) -> Path:
-    """Copy of a version's `bundle` or `predictions` in a folder of the caller's, who removes it."""
+    """Copy of a version's `bundle` or `predictions` in a folder of the caller's, who removes it.
+
+    Raises StoreError if its files are gone.
+    """
     return _download(name, version, f"artifacts/{artifact}", into)
 
 
@@ -176,9 +180,22 @@ def fetch_code(name: str, version: str | int, into: Path) -> Path:
 
 def _download(name: str, version: str | int, path: str, into: Path) -> Path:
     import mlflow
+    from mlflow.exceptions import MlflowException
 
-    uri = f"models:/{name}/{version}/{path}"
-    return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(into / str(version))))
+    uri = f"models:/{name}/{version}"
+    destination = str(into / str(version))
+    try:
+        return Path(mlflow.artifacts.download_artifacts(f"{uri}/{path}", dst_path=destination))
+    except MlflowException as error:
+        if error.error_code != ABSENT:  # a server that is away fails here again, and comes back
+            folder, _, last = path.rpartition("/")
+            there = mlflow.artifacts.list_artifacts(f"{uri}/{folder}" if folder else uri)
+            if last in {Path(item.path).name for item in there}:
+                raise
+        raise StoreError(
+            f"version {version} of {name} has no {path} in MLflow any more; restore its files, or "
+            "delete the version"
+        ) from error
 
 
 def _describe(client: "MlflowClient", name: str, dataset: str) -> None:

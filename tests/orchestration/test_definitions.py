@@ -204,6 +204,9 @@ def test_a_data_set_that_cannot_be_read_holds_up_no_other(one_project, monkeypat
     set_leaves(one_project, sound, 7)
     requested, later = look(one_project, found.cursor)
     assert requested == [sound]
+    with monkeypatch.context() as patch:  # nor where its run failed and is due again
+        patch.setattr("orchestration.sensors.has_failed", lambda *_: True)
+        assert look(one_project, later)[0] == [sound]
     # As it was seen last, so that the mended settings are a change only if they differ from those.
     assert json.loads(later)["wrong"] == json.loads(cursor)["wrong"]
 

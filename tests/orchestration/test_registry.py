@@ -292,6 +292,65 @@ def test_a_best_version_that_cannot_answer_holds_up_nothing(project, register, m
     assert int(aliased(mlflow.client(), NAME, "best").version) == 3
 
 
+def remove_files(mlflow, version: int) -> None:
+    client = mlflow.client()
+    model = client.get_model_version(NAME, str(version)).source.removeprefix("models:/")
+    location = client.get_logged_model(model).artifact_location
+    shutil.rmtree(Path(location.removeprefix("file://")) / "artifacts")
+
+
+def test_a_best_version_whose_files_are_gone_holds_up_nothing_and_a_champion_says_so(
+    project, register, materialise, mlflow
+):
+    for md5, right, seed in zip("ab", (0.9, 0.8), (0, 1), strict=True):
+        trained(project, right=right, md5=md5 * 32, seed=seed)
+        register()
+    remove_files(mlflow, 1)
+    trained(project, right=0.75, md5="c" * 32, seed=2)
+    found = register()[0]["champion"]
+    assert found["promoted"]
+    assert "version 1, the best so far, cannot answer: version 1 of" in found["reason"]
+    assert "has no artifacts/predictions in MLflow any more" in found["reason"]
+    remove_files(mlflow, 3)
+    trained(project, right=0.75, md5="d" * 32, seed=3)
+    told = failure(materialise(raise_on_error=False))
+    assert "(version 3 of xmc-python-api has no artifacts/predictions in MLflow any more;" in told
+
+
+def test_what_was_taken_back_by_hand_is_no_measure_for_those_after_it(project, register, mlflow):
+    for md5, right in zip("ab", (0.6, 1.0), strict=True):  # the second profits from a leak
+        trained(project, right=right, md5=md5 * 32)
+        register()
+    mlflow.client().set_registered_model_alias(NAME, "champion", "1")
+    trained(project, right=0.65, md5="c" * 32, seed=2)
+    assert register()[0]["champion"]["champion_version"] == 3
+    assert int(aliased(mlflow.client(), NAME, "best").version) in (1, 3)
+
+
+def test_a_promotion_that_broke_off_is_ended_by_the_next_run(
+    project, register, materialise, mlflow, monkeypatch
+):
+    trained(project, right=0.6, md5="a" * 32)
+    register()
+    trained(project, right=0.95, md5="b" * 32)
+    client = type(mlflow.client())
+    set_tag = client.set_model_version_tag
+
+    def broken(self, name, version, key, value):
+        if value == "passed":
+            raise dg.Failure("the server was started anew", allow_retries=False)
+        set_tag(self, name, version, key, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "set_model_version_tag", broken)
+        materialise(raise_on_error=False)
+    assert aliases(mlflow) == {"challenger": 2, "champion": 2, "previous": 1}
+    assert statuses(mlflow) == {1: "replaced", 2: "pending"}
+    assert register()[0]["champion"]["champion_version"] == 2
+    assert aliases(mlflow) == {"challenger": 2, "champion": 2, "previous": 1}
+    assert statuses(mlflow) == {1: "replaced", 2: "passed"}
+
+
 def test_nothing_is_crowned_in_place_of_a_champion_that_is_gone(
     project, register, materialise, mlflow
 ):

@@ -53,7 +53,16 @@ def test_a_deleted_version_leaves_no_file_and_the_champion_all_of_its_own(
         return any(root.rglob(f"{sources[version].removeprefix('models:/')}/artifacts/MLmodel"))
 
     assert all(map(there, sources))
-    gone = [tidy.delete(client, version) for version in tidy.superfluous(client, NAME, keep=1)]
-    assert tidy.remove_files(nights, gone) == 0
+    other = client.create_experiment("somebody else's")
+    in_the_trash = client.create_run(other).info.run_id
+    client.log_text(in_the_trash, "to be restored", "note.txt")
+    client.delete_run(in_the_trash)
+    with monkeypatch.context() as patch:
+        patch.setattr(tidy, "tidy_cache", lambda _: 0)
+        assert tidy.main(["--keep", "1"]) == 0
+        assert all(map(there, sources))
+        assert tidy.main(["--keep", "1", "--yes"]) == 0
+    client.restore_run(in_the_trash)
+    assert [file.path for file in client.list_artifacts(in_the_trash)] == ["note.txt"]
     assert sorted(filter(there, sources)) == [1, 5]
     assert register()[0]["champion"]["champion_version"] == 5
