@@ -30,8 +30,8 @@ install: .venv/installed ## make .venv with everything the pipeline needs
 demo: .venv/installed ## run the whole pipeline on the built-in data, from source code to a champion
 	$(BIN)/python -m orchestration.demo --dataset $(DATASET)
 
-ui: .venv/installed ## open Dagster on port 3000 and MLflow on port 5000
-	$(BIN)/python -m orchestration.ui
+ui: .venv/installed ## open Dagster on port 3000 and MLflow on port 5000 (DAGSTER_PORT=, MLFLOW_PORT=)
+	$(BIN)/python -m orchestration.ui $(if $(DAGSTER_PORT),--dagster-port $(DAGSTER_PORT)) $(if $(MLFLOW_PORT),--mlflow-port $(MLFLOW_PORT))
 
 tidy: .venv/installed ## say which old versions and cached files can go; YES=1 deletes them
 	$(BIN)/python -m orchestration.tidy $(if $(YES),--yes)

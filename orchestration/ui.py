@@ -1,6 +1,7 @@
 """Both web UIs on this machine, with the right folders: `make ui`. Ctrl-C stops both.
 
-    python -m orchestration.ui --dagster-port 3000 --mlflow-port 5000
+    python -m orchestration.ui --dagster-port 3000 --mlflow-port 5000      # as DAGSTER_PORT and
+                                                                           # MLFLOW_PORT of make
 
 They listen on 127.0.0.1 only: neither asks for a password.
 """
@@ -43,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     for name, (port, _) in servers.items():
         if is_open(port):
-            option = f"--{name.lower()}-port"
-            print(f"{name} cannot use port {port}, something else does; choose another: {option}")
+            other = f"make ui {name.upper()}_PORT={port + 1}"
+            print(f"{name} cannot use port {port}, something else does; choose another: {other}")
             return 2
     if ended := end_if_nobody_is_at_work(project.folder):
         print(f"{len(ended)} run(s) of processes that are gone are marked as failed")

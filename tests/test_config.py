@@ -339,5 +339,5 @@ def test_a_file_that_is_no_params_file_is_refused_in_one_line(
 
 
 def test_a_missing_file_says_where_to_run_from(tmp_path: Path):
-    with pytest.raises(ConfigError, match=r"cannot read .*none.yaml: .*run from the project's"):
+    with pytest.raises(ConfigError, match=r"there is no .*none.yaml here; run from the project's"):
         load_config(tmp_path / "none.yaml", preset="linear")

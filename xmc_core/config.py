@@ -823,10 +823,10 @@ def read_params(path: Path | str | None = None) -> tuple[Json, str]:
         file = Path(__file__).with_name("params.yaml")  # a link; a wheel holds the file itself
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no {file} here; run from the project's folder.") from error
     except OSError as error:
-        raise ConfigError(
-            f"cannot read {file}: {error.strerror}; run from the project's folder."
-        ) from error
+        raise ConfigError(f"cannot read {file}: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file} is not UTF-8 (byte {error.start + 1}); convert it.") from error
     except yaml.YAMLError as error:

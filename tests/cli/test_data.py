@@ -298,6 +298,21 @@ def test_a_bad_replacement_leaves_the_old_files(
     assert tree_of(project) == before
 
 
+def test_a_data_set_read_from_elsewhere_takes_no_files(
+    xmc: Command, project: Path, train_file: Path
+):
+    params = project / "params.yaml"
+    own = "  code: {dataset: {source: python-api, packages: [rich]}}\n"
+    params.write_text(params.read_text() + own)
+    before = tree_of(project)
+    told = xmc("data", "add", "code", "--train", train_file, "--replace")
+    assert told.code == 2
+    assert (
+        "'code' is read from python-api (settings.code.dataset.source in params.yaml)" in told.err
+    )
+    assert tree_of(project) == before
+
+
 @pytest.mark.parametrize("name", ["../up", "a b", "2024"])
 def test_a_name_that_cannot_be_is_refused(xmc: Command, train_file: Path, name: str):
     result = xmc("data", "add", name, "--train", train_file)

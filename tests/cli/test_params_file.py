@@ -38,6 +38,13 @@ def test_only_the_new_lines_are_new():
     assert params["settings"]["cars-2"]["tree"] == {"branching": 3, "max_leaf_size": 8}
 
 
+def test_what_has_settings_already_is_only_listed():
+    before = PARAMS + "  cars: {dataset: {source: files}, tree: {branching: 5}}\n"
+    after = add_dataset(before, "cars", "nowhere")
+    assert added_lines(before, after) == ["  - cars"]
+    assert add_dataset(after, "cars", "nowhere") == after
+
+
 def test_the_projects_own_file_can_be_extended_again_and_again():
     text = (PROJECT / "params.yaml").read_text()
     for name in ("first", "second_one"):

@@ -56,7 +56,7 @@ def test_a_stage_run_again_writes_the_same_bytes(finished: Path, on_finished: Co
 def test_a_stage_names_the_one_that_must_run_before(xmc: Command):
     result = xmc("run", "matcher", "-d", "here")
     assert result.code == 2
-    assert "run the stage `initial_tree` first (xmc run initial_tree --dataset here)" in result.err
+    assert "run the stages up to `initial_tree` first (xmc run --dataset here, or" in result.err
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,9 @@ def test_a_bad_input_leaves_no_output(on_finished: Command, tmp_path: Path):
         (["predict", "here", "text", "-i", "file"], "give either texts or --input FILE"),
         (["predict", "here", "x", "--json", "-o", "f"], "--output writes the same JSON lines as"),
         (["predict", "here", "-i", "no.jsonl"], "cannot read no.jsonl: No such file"),
-        (["predict", "nobody", "text"], "train one first: xmc train --dataset nobody."),
+        (["predict", "nobody", "text"], "params.yaml has no settings.nobody; it knows here."),
+        (["predict", "here", "-i", "f.jsonl", "-o", "./f.jsonl"], "--output is the --input file"),
+        (["predict", "here", "x", "--threshold", "nan"], "--threshold must be a number, got nan"),
         (["predict", "here", "x", "-p", "linear"], "xmc train --dataset here --preset linear."),
         (["predict", "data/artifacts/here/matcher/model", "x"], "holds rankers alone"),
         (["predict", "data/artifacts/here/dataset", "x"], "holds a dataset, not a model"),
@@ -333,6 +335,51 @@ def test_what_cannot_be_predicted_or_measured_is_said(
     result = on_finished(*arguments)
     assert result.code == 2
     assert words in result.err
+
+
+def test_more_labels_than_there_are_cost_nothing(on_finished: Command):
+    asked = on_finished("predict", "here", "apple", "-k", "3000000000", "--json")
+    assert asked.code == 0
+    labels = json.loads(asked.out)["labels"]
+    assert len(labels) == len(set(labels)) > 5
+
+
+def test_predictions_of_another_data_set_are_not_measured(
+    on_finished: Command, finished: Path, tmp_path: Path
+):
+    theirs = tmp_path / "rankers"
+    shutil.copytree(finished / "data" / "artifacts" / "here" / "rankers", theirs)
+    asked = ("compare", "here", str(theirs / "predictions"), "final")
+    assert on_finished(*asked).code == 0
+    (theirs / "made_of.json").write_text('{"dataset": "another"}')
+    told = on_finished(*asked)
+    assert told.code == 2
+    assert "predictions belongs to another data set than here, or to here as it was" in told.err
+
+
+def test_names_are_shown_as_they_are(on_finished: Command, finished: Path, tmp_path: Path):
+    theirs = tmp_path / "theirs[v2]"
+    shutil.copytree(finished / "data" / "artifacts" / "here" / "rankers" / "predictions", theirs)
+    told = on_finished("evaluate", "here", "-i", str(theirs), "-n", "[/b]")
+    assert told.code == 0
+    assert "[/b]" in told.out
+    assert "theirs[v2]" in on_finished("compare", "here", str(theirs), "final").out
+
+
+def test_no_texts_are_said_to_be_none(on_finished: Command, tmp_path: Path):
+    (tmp_path / "none.jsonl").touch()
+    told = on_finished("predict", "here", "-i", str(tmp_path / "none.jsonl"), "--json")
+    assert (told.code, told.out) == (0, "")
+    assert "there are no texts to answer." in told.err
+
+
+def test_outside_of_a_project_nothing_runs(xmc: Command, project: Path):
+    (project / "params.yaml").unlink()
+    for command in (("run", "-d", "here"), ("tune", "here"), ("evaluate", "here")):
+        told = xmc(*command)
+        assert told.code == 2
+        assert "there is no params.yaml here; run from the project's folder." in told.err
+    assert not (project / "data" / "artifacts").exists()
 
 
 def test_an_ensemble_answers_like_any_model(xmc: Command, project: Path):
@@ -391,8 +438,8 @@ def test_tree_finds_a_label_and_shows_its_leaf(on_finished: Command):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nobody"], "run the stage `initial_tree` first (xmc run initial_tree --dataset nobody)"),
-        (["here", "-p", "linear"], "(xmc run initial_tree --dataset here --preset linear)"),
+        (["nobody"], "params.yaml has no settings.nobody; it knows here."),
+        (["here", "-p", "linear"], "(xmc run --dataset here --preset linear, or one by one)"),
         (["here", "--leaf", "4"], "there is no leaf 4; the leaves are 0 .. 3."),
         (["here", "--search", "xyz"], "no label has 'xyz' in its name"),
         (["here", "--depth", "3"], "--depth 3: the leaves are at level 2;"),
@@ -431,7 +478,7 @@ def test_tune_chooses_settings_and_writes_them_down(
 def test_tune_needs_the_features(xmc: Command):
     result = xmc("tune", "here")
     assert result.code == 2
-    assert "run the stage `tfidf_features` first" in result.err
+    assert "run the stages up to `tfidf_features` first" in result.err
 
 
 def test_train_ends_with_the_models_folder(xmc: Command, project: Path):

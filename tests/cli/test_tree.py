@@ -173,7 +173,7 @@ def test_a_name_that_fits_no_label_or_several_is_said(show: Command, name: str, 
 def test_what_has_not_run_is_named(orchard: Path, xmc: Command):
     result = xmc("tree", "show", "here")  # in an empty project
     assert result.code == 2
-    assert "run the stage `initial_tree` first" in result.err
+    assert "run the stages up to `initial_tree` first" in result.err
 
 
 def test_a_tree_of_other_leaves_is_shown_without_beams(

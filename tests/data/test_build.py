@@ -90,6 +90,7 @@ def test_what_is_odd_is_kept_counted_and_told():
         "rows_without_text": 1,
         "test_texts_in_train": 0,
         "labels_nearly_alike": 0,
+        "rows_with_rare_labels_only": 0,
         "duplicate_labels": 0,
         "labels_too_rare": 0,
         "labels_without_name": 0,
@@ -125,7 +126,7 @@ def test_no_label_in_train_is_an_error():
 
 def test_test_labels_that_train_does_not_have_at_all_are_an_error():
     train, test = documents_of([("a", {"x"})]), documents_of([("b", {"X"})], "test.jsonl")
-    with pytest.raises(DataError, match=r"test.jsonl: none of its labels occurs in train.jsonl"):
+    with pytest.raises(DataError, match=r"none of its labels occurs in train.jsonl, nothing can"):
         build_dataset(train, test)
 
 
@@ -148,6 +149,9 @@ def test_what_test_documents_have_does_not_decide_what_is_learned():
     assert labels_of(dataset.Y_train, dataset.label_names) == [{"x"}, {"x"}]
     assert labels_of(dataset.Y_test, dataset.label_names) == [{"x", "y"}, {"z"}]
     assert dataset.facts["labels_too_rare"] == 1
+    more = documents_of([("a", {"x"}), ("b", {"x", "y"}), ("e", {"y2"}), ("f", set())])
+    facts = build_dataset(more, test, min_label_count=2).facts
+    assert (facts["rows_without_labels"], facts["rows_with_rare_labels_only"]) == (1, 1)
     with pytest.raises(DataError, match=r"occurs in train.jsonl at least 2 times \(dataset.min"):
         build_dataset(train, documents_of([("c", {"y"})], "test.jsonl"), min_label_count=2)
 

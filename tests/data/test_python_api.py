@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from textwrap import dedent
 
@@ -92,7 +93,7 @@ def fingerprint(read: PythonApi) -> str:
 
 
 def test_planted_calls_are_found_under_one_name_each(planted: Path):
-    assert rows(read_python_api(["planted"], min_label_count=1)) == {
+    assert rows(read_python_api(["planted"])) == {
         "solve: Solve it.": {"os.path.join"},
         "help: Help.": {"os.path.join", "os.sep"},
         "first: First user.": {"planted.star.starred"},
@@ -101,18 +102,15 @@ def test_planted_calls_are_found_under_one_name_each(planted: Path):
     }
 
 
-def test_rare_labels_leave_documents_out_that_have_no_other(planted: Path):
-    read = read_python_api(["planted"], min_label_count=3)
-    assert set(rows(read)) == {
-        "first: First user.",
-        "second: Second user.",
-        "third: Third user.",
-    }
-    assert read.facts["without_frequent_label"] == 3
+def test_documents_that_call_nothing_are_left_out_and_rare_labels_leave_out_none(planted: Path):
+    read = read_python_api(["planted"])
+    assert "nothing: Calls nothing." not in rows(read)
+    assert read.facts["without_label"] == 1
+    assert Counter(read.documents.labels.tolist()).most_common()[-1][1] == 1
 
 
 def test_a_text_is_kept_once_from_the_first_file(planted: Path):
-    read = read_python_api(["planted"], min_label_count=1)
+    read = read_python_api(["planted"])
     home = dict(zip(read.documents.texts, read.files, strict=True))
     assert home["first: First user."] == "planted/more/deep.py"
     assert home["third: Third user."] == "planted/more/deep.py"
@@ -130,16 +128,16 @@ def test_tests_and_what_cannot_be_imported_or_parsed_are_left_out(planted: Path)
         "planted.star",
         "planted.old",
     }
-    assert read_python_api(["planted"], min_label_count=1).facts["files_not_parsed"] == 1
+    assert read_python_api(["planted"]).facts["files_not_parsed"] == 1
 
 
 def test_nothing_is_imported_or_run(planted: Path):
-    read_python_api(["planted"], min_label_count=1)
+    read_python_api(["planted"])
     assert "planted" not in sys.modules
 
 
 def test_a_single_module_is_a_package_too(planted: Path):
-    assert rows(read_python_api(["single"], min_label_count=1)) == {"f: Alone.": {"os.getcwd"}}
+    assert rows(read_python_api(["single"])) == {"f: Alone.": {"os.getcwd"}}
 
 
 def test_processes_and_this_process_find_the_same():
@@ -150,8 +148,8 @@ def test_processes_and_this_process_find_the_same():
 
 def test_the_order_of_the_packages_does_not_matter(planted: Path):
     names = ["planted", "single"]
-    one = read_python_api(names, min_label_count=1)
-    assert fingerprint(read_python_api(names[::-1], min_label_count=1)) == fingerprint(one)
+    one = read_python_api(names)
+    assert fingerprint(read_python_api(names[::-1])) == fingerprint(one)
     assert list(one.facts["packages"]) == names
 
 
@@ -179,9 +177,22 @@ def test_a_package_without_source_has_nothing_to_read():
         read_python_api(["_struct"])
 
 
-def test_labels_that_are_all_too_rare_are_an_error(planted: Path):
-    with pytest.raises(DataError, match="planted: no documented function calls anything"):
-        read_python_api(["planted"], min_label_count=50)
+def test_packages_that_call_nothing_are_an_error(tmp_path: Path, monkeypatch):
+    (tmp_path / "mute.py").write_text('def silent():\n    """Calls nothing."""\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(DataError, match=r"mute: no documented function calls anything; name more"):
+        read_python_api(["mute"])
+
+
+def test_of_two_files_of_one_module_the_package_counts_as_in_an_import(tmp_path, monkeypatch):
+    inner = tmp_path / "twice" / "m"
+    inner.mkdir(parents=True)
+    (tmp_path / "twice" / "__init__.py").write_text("")
+    function = 'import {0}\ndef {1}(x):\n    """Do {1}."""\n    return {0}.{2}(x)\n'
+    (inner / "__init__.py").write_text(function.format("json", "first", "dumps"))
+    inner.with_suffix(".py").write_text(function.format("math", "second", "sqrt"))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert set().union(*rows(read_python_api(["twice"])).values()) == {"json.dumps", "math.sqrt"}
 
 
 def test_all_packages_are_those_installed_but_this_one():

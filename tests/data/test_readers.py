@@ -111,6 +111,12 @@ def test_a_file_that_is_something_else_is_recognised(tmp_path: Path, content: by
         read_documents(path)
 
 
+def test_a_file_that_cannot_be_read_is_not_said_to_be_empty(tmp_path: Path):
+    errors: list[DataError] = []
+    read_documents(tmp_path, on_error=errors.append)
+    assert [str(error) for error in errors] == [f"cannot read {tmp_path}: Is a directory."]
+
+
 @pytest.mark.parametrize("name", ["train.jsonl", "train.jsonl.gz", "train.jsonl.xz"])
 def test_an_empty_file_holds_no_documents(write_lines: WriteLines, tmp_path: Path, name: str):
     path = write_lines([], name)

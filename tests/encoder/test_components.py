@@ -5,9 +5,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from tests.encoder.test_along_the_tree import X, settings, tune  # noqa: F401
 from xmc_core.encoder import components
-from xmc_core.encoder.components import reduce_embeddings, with_components
+from xmc_core.encoder.components import (
+    principal_components,
+    reduce_embeddings,
+    with_components,
+)
 from xmc_core.encoder.model import TextEncoder
-from xmc_core.errors import ConfigError
+from xmc_core.errors import ConfigError, DataError
 from xmc_core.models.xr_transformer import fine_tune
 
 
@@ -70,6 +74,20 @@ def test_the_encoder_gives_what_the_rankers_were_trained_on(
     assert_allclose(loaded.embed(texts, config.encoder), tuned.embeddings, atol=2e-3)
     in_files = fine_tune(texts, X, Y, tree, config, scratch=tmp_path / "scratch")
     assert_array_equal(in_files.embeddings, tuned.embeddings)
+
+
+def test_a_frozen_encoder_holds_nothing_out(tiny_folder, planted, X, tree):  # noqa: F811
+    changes = {"components": 5, "levels": 0}
+    tuned, _ = tune(tiny_folder, planted, X, tree, **changes)
+    asked, _ = tune(tiny_folder, planted, X, tree, validation_rows=500, **changes)
+    assert_array_equal(asked.embeddings, tuned.embeddings)
+
+
+def test_embeddings_that_are_not_finite_are_told():
+    rows = np.ones((30, 8), np.float16)
+    rows[7, 3] = np.inf
+    with pytest.raises(DataError, match=r"an embedding is not finite; the encoder's training went"):
+        principal_components(rows, np.arange(30, dtype=np.int32), 4)
 
 
 def test_more_components_than_dimensions_are_refused(tiny_folder):

@@ -8,8 +8,10 @@ from scipy.sparse import csr_array, hstack, random_array
 from tests.reference import linear as reference
 from xmc_core.config import Config, TreeConfig
 from xmc_core.data.rows import Rows, as_rows
+from xmc_core.errors import ShapeError
 from xmc_core.features.joined import join_features
 from xmc_core.features.label_features import centroid_rows, label_centroids
+from xmc_core.inference.beam import Searcher
 from xmc_core.kernels.dense_rows import DenseRows
 from xmc_core.kernels.sibling_rankers import DIRECT, GRAM, NOT_CONVERGED, OBJECTIVE
 from xmc_core.models import XRLinear, train_xr_linear
@@ -289,3 +291,20 @@ def test_a_label_in_several_leaves_has_the_same_weights_in_each(max_weights):
                 X.toarray(), Y[:, [label]], [0, 1], reached[:, own].any(axis=1, keepdims=True)
             )
             assert_allclose(W[slot], expected[0], atol=3e-3)
+
+
+def test_levels_of_unlike_weights_are_not_searched_together():
+    X, Y = joined(40), labels()
+    sparse = csr_array(X.toarray() * (np.arange(WORDS + 40) < WORDS))
+    config = Config().replace(**{"inference.weights": "single"})
+    levels = train_xr_linear(X, Y, Config(), tree=TREE).levels
+    single = train_xr_linear(X, Y, config, tree=TREE).levels
+    words = train_xr_linear(sparse, Y, Config(), tree=TREE).levels
+    columns = "dense columns 60 .. 99 in {} precision"
+    told = r"level 2 has {}, but level 1 " + columns.format("half")
+    for last, what in ((single, columns.format("single")), (words, "no dense columns")):
+        with pytest.raises(ShapeError, match=told.format(what)):
+            Searcher(
+                [levels[0], last[1]], post_processor=("l3-hinge",), slot_labels=None,
+                n_labels=LABELS,
+            )  # fmt: skip

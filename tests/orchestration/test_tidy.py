@@ -53,7 +53,7 @@ def test_a_deleted_version_leaves_no_file_and_the_champion_all_of_its_own(
         return any(root.rglob(f"{sources[version].removeprefix('models:/')}/artifacts/MLmodel"))
 
     assert all(map(there, sources))
-    other = client.create_experiment("somebody else's")
+    other = client.create_experiment("theirs", (project.folder / "theirs").as_uri())
     in_the_trash = client.create_run(other).info.run_id
     client.log_text(in_the_trash, "to be restored", "note.txt")
     client.delete_run(in_the_trash)

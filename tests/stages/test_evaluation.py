@@ -352,7 +352,7 @@ def test_without_an_encoder_the_report_says_so(copy):
 def test_a_missing_stage_is_named_and_nothing_is_written(copy):
     paths = copy("project")
     shutil.rmtree(paths.out("disentangled_tree"))
-    with pytest.raises(DataError, match="run the stage `disentangled_tree` first"):
+    with pytest.raises(DataError, match="run the stages up to `disentangled_tree` first"):
         run_stage("evaluation", paths, CONFIG, quiet=True)
     assert not paths.out("evaluation").exists()
     assert not paths.reports.exists()

@@ -107,7 +107,7 @@ def test_both_trees_put_labels_together_by_rows_or_by_names(tmp_path, kind, toge
 
 
 def test_the_tree_needs_features_first(paths):
-    with pytest.raises(DataError, match=r"run the stage `tfidf_features` first"):
+    with pytest.raises(DataError, match=r"run the stages up to `tfidf_features` first"):
         run_stage("initial_tree", paths, CONFIG, quiet=True)
 
 

@@ -282,9 +282,7 @@ def check_ports() -> Iterator[Finding]:
             f"port {port}",
             "warning" if taken else "good",
             "something listens there" if taken else f"free for {name}",
-            f"fine if it is {name}; else: make ui with another --{name.lower()}-port"
-            if taken
-            else "",
+            f"fine if it is {name}; else: make ui {name.upper()}_PORT={port + 1}" if taken else "",
         )
 
 

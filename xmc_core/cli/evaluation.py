@@ -174,7 +174,7 @@ def compare(
             f"{result.p_value:.3f}",
             f"{corrected[name]:.3f}",
         )
-    Console().print(table)
+    Console(markup=False).print(table)
     typer.echo(
         f"p corrected for {len(results)} figures (Holm); marked where that is below 0.05: "
         "▲ A is better, ▼ B is."
@@ -229,7 +229,7 @@ def threshold(
     for wanted, point in points.items():
         values = (point.precision, point.recall, point.answered)
         table.add_row(f"{wanted:g} %", f"{point.score:.4f}", *(f"{v:.1f} %" for v in values))
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def _models(
@@ -273,6 +273,7 @@ def _predictions(
     from xmc_core.data.prediction_file import read_predictions
     from xmc_core.data.predictions import KIND
     from xmc_core.persistence.store import read_manifest
+    from xmc_core.stages.paths import MADE_OF
 
     if what in STAGES:
         return Predictions.load(paths.existing(STAGES[what]) / "predictions")
@@ -280,6 +281,12 @@ def _predictions(
     if path.is_file() or not path.exists():
         return read_predictions(path, data.label_names, len(data.test_texts), labels=labels)
     if read_manifest(path)["kind"] == KIND:
+        made_of = path.parent / MADE_OF
+        if made_of.exists() and json.loads(made_of.read_text()) != paths.made_of():
+            raise DataError(
+                f"{what} belongs to another data set than {paths.dataset}, or to {paths.dataset} "
+                "as it was before; what is measured must be said of its present test documents."
+            )
         return Predictions.load(path)
     pipeline = open_model(what)
     if pipeline.label_names != data.label_names[: data.n_labels]:
@@ -303,7 +310,7 @@ def _show_metrics(metrics: Mapping[str, float]) -> None:
     for kind in dict.fromkeys(name.partition("@")[0] for name in metrics):
         values = (metrics.get(name) for name in (*(f"{kind}@{k}" for k in ks), kind))
         table.add_row(kind, *("" if value is None else f"{value:.2f}" for value in values))
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def _show_models(told: Mapping[str, Mapping[str, Any]]) -> None:
@@ -323,7 +330,7 @@ def _show_models(told: Mapping[str, Mapping[str, Any]]) -> None:
             around = f"\n{interval.low:.1f} to {interval.high:.1f}" if interval else ""
             cells.append(f"{own['metrics'][name]:.2f}{around}")
         table.add_row(model, *cells)
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def _show_differences(compared: "Mapping[str, Mapping[str, PairedResult]]", against: str) -> None:
@@ -344,7 +351,7 @@ def _show_differences(compared: "Mapping[str, Mapping[str, PairedResult]]", agai
             interval = f"{result.low:+.2f} to {result.high:+.2f}"
             cells.append(f"{_marked(result, p)}\n{interval}\np {p:.3f}")
         table.add_row(model, *cells)
-    Console().print(table)
+    Console(markup=False).print(table)
     typer.echo(
         f"p corrected for the {len(compared) * len(SUMMARY)} figures of the table (Holm); ▲ better "
         "and ▼ worse where that is below 0.05."

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from xmc_core.cli.params_file import add_dataset, check_name, has_dataset, others_wait, read_text
-from xmc_core.config import load_config
+from xmc_core.config import load_config, read_params
 from xmc_core.data import Dataset
 from xmc_core.data.raw import PACKED, RawFiles, read_raw
 from xmc_core.errors import ConfigError
@@ -54,7 +54,7 @@ def take_in(
                 f"{name!r} has settings already; leave out --preset, and change settings.{name} "
                 f"in {params} if you want others."
             )
-        return text if known else add_dataset(text, name, preset or "linear")
+        return add_dataset(text, name, preset or "linear")
 
     for raw, option, file in zip(
         RAW[1:], ("test", "label-names"), (files.test, files.labels), strict=True
@@ -65,12 +65,16 @@ def take_in(
                 f"{there[0]} is there and --replace would leave it out; give it with --{option}, "
                 "or move it away first."
             )
-    text = read_text(params)
-    config = (
-        load_config(params, dataset=name)
-        if with_dataset(text) == text
-        else load_config(params, preset=preset or "linear")
-    )
+    with_dataset(read_text(params))
+    if name in (read_params(params)[0].get("settings") or {}):
+        config = load_config(params, dataset=name)
+    else:
+        config = load_config(params, preset=preset or "linear")
+    if config.dataset.source != "files":
+        raise ConfigError(
+            f"{name!r} is read from {config.dataset.source} (settings.{name}.dataset.source in "
+            f"{params}), so files of its own would never be; choose another name."
+        )
     dataset = read_raw(files, config.dataset, report=report)
     with others_wait(params):
         _put_in_place(files, folder, params, with_dataset)

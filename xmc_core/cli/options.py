@@ -25,8 +25,8 @@ PresetOption = Annotated[
         "--preset",
         "-p",
         metavar="NAME",
-        help="Settings of this preset instead of the data set's own; "
-        "results then go to data/presets/NAME/.",
+        help="Settings of this preset instead of the data set's own; what such a run made is in "
+        "data/presets/NAME/.",
         show_default="the data set's own settings",
     ),
 ]
@@ -40,7 +40,20 @@ SetOption = Annotated[
         show_default=False,
     ),
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress: results and errors alone.")
+]
+
+
+def require_known(dataset: str) -> None:
+    """Raises ConfigError if params.yaml is here and names other data sets only."""
+    from xmc_core.config import read_params
+
+    known = list(read_params(PARAMS)[0].get("settings") or {}) if PARAMS.exists() else [dataset]
+    if dataset not in known:
+        raise ConfigError(
+            f"{PARAMS} has no settings.{dataset}; it knows {', '.join(sorted(known)) or 'none'}."
+        )
 
 
 def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
@@ -74,5 +87,7 @@ def load_settings(
             "--set needs --preset: without one, results belong to DVC, which goes by params.yaml; "
             f"change settings.{dataset} there, or name a preset to try something out."
         )
-    config = load_config(preset=preset, dataset=dataset, overrides=parse_changes(changes or ()))
+    config = load_config(
+        PARAMS, preset=preset, dataset=dataset, overrides=parse_changes(changes or ())
+    )
     return config, ProjectPaths(DATA, dataset, preset)

@@ -58,14 +58,17 @@ def has_dataset(text: str, name: str) -> bool:
 
 
 def add_dataset(text: str, name: str, preset: str) -> str:
-    """The text of params.yaml with `name` listed, and with the settings of `preset`.
+    """The text of params.yaml with `name` listed, and with the settings of `preset` unless it has
+    settings already.
 
     Raises ConfigError if there is no such preset, or the file is written in a way that cannot be
     extended safely.
     """
     before: dict[str, Any] = yaml.safe_load(text) or {}
+    listed = before.get("datasets") or []
+    present = before.get("settings") or {}
     presets = before.get("presets") or {}
-    if preset not in presets:
+    if name not in present and preset not in presets:
         raise ConfigError(
             f"params.yaml has no presets.{preset}; it knows {', '.join(presets) or 'none'}."
         )
@@ -76,16 +79,14 @@ def add_dataset(text: str, name: str, preset: str) -> str:
         "  dataset: {source: files}",
     ]
 
-    after = _extended(text, "datasets", [f"- {name}"], before.get("datasets"))
-    after = _extended(after, "settings", settings, before.get("settings"))
-    wanted = {
-        **before,
-        "datasets": [*(before.get("datasets") or []), name],
-        "settings": {
-            **(before.get("settings") or {}),
-            name: {**presets[preset], "dataset": {"source": "files"}},
-        },
-    }
+    after, wanted = text, dict(before)
+    if name not in listed:
+        after = _extended(after, "datasets", [f"- {name}"], before.get("datasets"))
+        wanted["datasets"] = [*listed, name]
+    if name not in present:
+        after = _extended(after, "settings", settings, before.get("settings"))
+        own = {**presets[preset], "dataset": {"source": "files"}}
+        wanted["settings"] = {**present, name: own}
     try:
         found = yaml.safe_load(after)
     except yaml.YAMLError:

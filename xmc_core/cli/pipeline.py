@@ -94,6 +94,6 @@ def _show_metrics(paths: "ProjectPaths", config: "Config") -> None:
         table.add_column(name, justify="right")
     for model, values in summary_table(metrics, config.encoder.name, config.member_titles):
         table.add_row(model, *(f"{value:.2f}" for value in values))
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     console.print(f"Report: {paths.reports / 'report.html'}", highlight=False, soft_wrap=True)

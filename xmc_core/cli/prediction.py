@@ -1,5 +1,7 @@
 """xmc predict: using a trained model."""
 
+import io
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
-from xmc_core.cli.options import DATA, PresetOption
+from xmc_core.cli.options import DATA, PresetOption, require_known
 from xmc_core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -97,6 +99,10 @@ def predict(
         raise ConfigError("give either texts or --input FILE.")
     if as_json and output is not None:
         raise ConfigError("--output writes the same JSON lines as --json: leave one of the two.")
+    if output is not None and source is not None and output.resolve() == source.resolve():
+        raise ConfigError(f"--output is the --input file, {source}; name another.")
+    if threshold is not None and not math.isfinite(threshold):
+        raise ConfigError(f"--threshold must be a number, got {threshold}.")
     if precision is not None and (raw or threshold is not None):
         raise ConfigError("--precision chooses the threshold itself: leave --threshold or --raw.")
     pipeline = open_model(model, preset)
@@ -118,6 +124,8 @@ def predict(
         with _written(output) as file:
             write_answers(answers, file)
     elif as_json:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")  # as --output, whatever the locale
         write_answers(answers, sys.stdout)
     else:
         for text, answer in answers:
@@ -133,6 +141,7 @@ def open_model(model: str, preset: str | None = None) -> "PipelineModel":
     if not (folder / "manifest.json").is_file():
         folder = ProjectPaths(DATA, model, preset).out("rankers") / "bundle"
         if not (folder / "manifest.json").is_file():
+            require_known(model)
             option = f" --preset {preset}" if preset else ""
             raise DataError(
                 f"{model} is no model's folder, and {folder} is not there either; "
@@ -153,6 +162,8 @@ def _texts(texts: Sequence[str], source: Path | None) -> Iterator[str]:
     if source is None:
         yield from texts
     elif str(source) == "-":
+        if sys.stdin is None:
+            raise ConfigError("--input -: standard input is closed; give a file, or pipe texts in.")
         yield from read_lines(sys.stdin.buffer, Path("standard input"))
     else:
         yield from read_texts(source)
@@ -172,6 +183,8 @@ def _answers(
                 report.message(f"{done:,} texts")
             yield from zip(batch, pipeline.named(predicted(batch)), strict=True)
             done += len(batch)
+    if not done:
+        typer.echo("there are no texts to answer.", err=True)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xmc_core.cli.options import DATA, PresetOption
+from xmc_core.cli.options import DATA, PresetOption, require_known
 from xmc_core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def view(
 
     if leaf is not None and search is not None:
         raise ConfigError("give --leaf or --search, not both.")
+    require_known(dataset)
     guide, data = open_guide(Inputs(ProjectPaths(DATA, dataset, preset)), stage)
     counts = np.bincount(data.csr("Y_train").indices, minlength=guide.tree.n_labels)
     console = Console(markup=False, highlight=False)
@@ -139,6 +140,7 @@ def show(
     from xmc_core.stages.inputs import Inputs
     from xmc_core.stages.paths import ProjectPaths
 
+    require_known(dataset)
     paths = ProjectPaths(DATA, dataset, preset)
     if stage is None:
         there = (paths.out(Grown.disentangled_tree) / "manifest.json").exists()

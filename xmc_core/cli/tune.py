@@ -47,7 +47,7 @@ def tune(
     from xmc_core.stages.paths import ProjectPaths
     from xmc_core.stages.rankers import features_of_labels, joined_rows
 
-    config = load_config(dataset=dataset)
+    config = load_config(PARAMS, dataset=dataset)
     inputs = Inputs(ProjectPaths(DATA, dataset))
     X = joined_rows(inputs, config)
     Z = features_of_labels(inputs, X, config)  # of all rows, but the same names for every fold
@@ -92,4 +92,7 @@ def _write(file: Path, dataset: str, config: "Config", changes: dict[str, Any]) 
 
     with others_wait(file):
         write_text(file, set_parameters(read_text(file), dataset, changes))
-    typer.echo(f"{file}: settings.{dataset} changed; `dvc repro` or `make demo` trains with it.")
+    typer.echo(
+        f"{file}: settings.{dataset} changed; `dvc repro` or `make demo DATASET={dataset}` "
+        "trains with it."
+    )

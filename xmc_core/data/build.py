@@ -49,7 +49,8 @@ def build_dataset(
     """
     in_train, in_test = _counts(train), _counts(test)
     known = sorted(label for label, n in in_train.items() if n >= min_label_count)
-    rare = f" at least {min_label_count} times (dataset.min_label_count)" if in_train else ""
+    is_rule = bool(in_train) and min_label_count > 1
+    rare = f" at least {min_label_count} times (dataset.min_label_count)" if is_rule else ""
     if not known:
         raise DataError(
             f"{train.source}: no label occurs{rare}, so there is nothing to learn; "
@@ -79,6 +80,10 @@ def build_dataset(
         _matrix(test, numbers, len(ids)),
     )
     counts = count(dataset)
+    counts["rows_with_rare_labels_only"] = (
+        int(np.count_nonzero(np.diff(dataset.Y_train.indptr) == 0)) - train.without_labels
+    )
+    counts["rows_without_labels"] -= counts["rows_with_rare_labels_only"]
     counts["duplicate_labels"] = train.duplicates + test.duplicates
     counts["labels_too_rare"] = len(in_train) - len(known)
     counts["labels_without_name"] = nameless
@@ -157,6 +162,9 @@ def describe(counts: Mapping[str, float]) -> list[str]:
         "test_rows_with_only_unseen_labels": (
             "test documents none of whose labels train teaches: {:,} (kept; no prediction can be "
             "right)"
+        ),
+        "rows_with_rare_labels_only": (
+            "training documents all of whose labels are too rare: {:,} (kept, as documents of none)"
         ),
         "labels_too_rare": "labels rarer than dataset.min_label_count: {:,} (not learned)",
         "labels_without_name": "labels that the file of names does not name: {:,} (shown by id)",

@@ -74,15 +74,13 @@ class PythonApi:
 def read_python_api(
     packages: Sequence[str],
     *,
-    min_label_count: int = 1,
     n_threads: int = -1,
     report: Reporter = SILENT,
 ) -> PythonApi:
     """Read installed packages, named as one imports them; `*` stands for all.
 
-    A document whose labels are all seen fewer than `min_label_count` times is left out; the rare
-    labels of the others are `build_dataset`'s to leave out. Of documents with the same text the
-    first one is kept, in the order of the files.
+    A document that calls nothing is left out. Of documents with the same text the first one is
+    kept, in the order of the files.
 
     Raises DataError if a package is not installed or has no Python source.
     """
@@ -100,19 +98,17 @@ def read_python_api(
         for text, called in content["documents"] if content else ():
             n_documents += 1
             unique.setdefault(text, (file.key, sorted({spellings[name] for name in called})))
-    counts = Counter(label for _, labels in unique.values() for label in labels)
 
     collector = Collector("python-api")
     homes = []
     for text, (home, labels) in unique.items():
-        if any(counts[label] >= min_label_count for label in labels):
+        if labels:
             collector.add(text, labels)
             homes.append(home)
     if not homes:
         raise DataError(
-            f"{', '.join(names)}: no documented function calls anything that occurs at least "
-            f"{min_label_count} times; "
-            "name more packages in dataset.packages, or lower dataset.min_label_count."
+            f"{', '.join(names)}: no documented function calls anything; name more packages in "
+            "dataset.packages."
         )
     facts = {
         "python": platform.python_version(),
@@ -121,7 +117,7 @@ def read_python_api(
         "files_not_parsed": sum(content is None for content in contents),
         "documented_functions": n_documents,
         "same_text": n_documents - len(unique),
-        "without_frequent_label": len(unique) - len(homes),
+        "without_label": len(unique) - len(homes),
     }
     return PythonApi(collector.finish(), homes, facts)
 
@@ -240,10 +236,14 @@ def _one_name_each(
     files: Sequence[SourceFile], contents: Sequence[dict[str, Any] | None]
 ) -> dict[str, str]:
     """Name as called -> the one name of that function."""
-    known = {file.module: content for file, content in zip(files, contents, strict=True) if content}
-    counts = Counter(
-        name for content in known.values() for _, called in content["documents"] for name in called
-    )
+    known: dict[str, dict[str, Any]] = {}
+    counts: Counter[str] = Counter()
+    for file, content in zip(files, contents, strict=True):
+        if content:
+            counts.update(name for _, called in content["documents"] for name in called)
+            # A module may have two files; of `m.py` and `m/__init__.py` Python imports the latter.
+            if file.module not in known or file.is_package:
+                known[file.module] = content
     by_definition: dict[str, list[str]] = defaultdict(list)
     for name in counts:
         by_definition[_definition(name, known)].append(name)

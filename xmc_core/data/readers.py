@@ -51,12 +51,17 @@ def read_documents(
     path = Path(path)
     collector = Collector(str(path))
     wrong = 0
-    for number, line in text_lines(path, report, on_error):
+
+    def count_wrong(error: DataError) -> None:
+        nonlocal wrong
+        wrong += 1
+        on_error(error)
+
+    for number, line in text_lines(path, report, count_wrong):
         try:
             collector.add(*_parse_document(line))
         except DataError as error:
-            on_error(line_error(path, number, str(error)))
-            wrong += 1
+            count_wrong(line_error(path, number, str(error)))
     documents = collector.finish()
     if len(documents) == 0 and wrong == 0:
         on_error(DataError(f"{path} holds no documents; it needs one a line: {EXAMPLE}."))

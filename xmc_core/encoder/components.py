@@ -14,6 +14,7 @@ from torch import Tensor
 
 from xmc_core.encoder.device import run_jobs
 from xmc_core.encoder.model import TextEncoder
+from xmc_core.errors import DataError
 from xmc_core.types import Halves, Indices
 
 BLOCK_ROWS = 4096
@@ -33,6 +34,8 @@ def principal_components(
 
     `embeddings`, (n_samples, n_dims); `rows` are those to go by, of many an even share. Same input,
     same bits, on any number of threads.
+
+    Raises DataError if an embedding is not finite.
     """
     rows = rows[:: max(1, len(rows) // MOST_ROWS)]
 
@@ -42,6 +45,11 @@ def principal_components(
 
     blocks = run_jobs(products, range(0, len(rows), BLOCK_ROWS), CPU, n_threads)
     squares = torch.stack(blocks).sum(0, dtype=torch.float64)
+    if not torch.isfinite(squares).all():
+        raise DataError(
+            "an embedding is not finite; the encoder's training went wrong (a lower "
+            "encoder.learning_rate, or encoder.precision: fp32, may help)."
+        )
     values, vectors = run_jobs(torch.linalg.eigh, [squares], CPU, 1)[0]  # ascending
     kept = float(values[-count:].sum() / values.sum().clamp(min=1e-30))
     return vectors[:, -count:].flip(1).float().contiguous(), kept

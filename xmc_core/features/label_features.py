@@ -8,7 +8,6 @@ array([[0.71, 0.71, 0.  ],
 """
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import numpy as np
 from scipy.sparse import csr_array, diags_array
@@ -24,8 +23,6 @@ from xmc_core.kernels.centroids import centroids_into
 from xmc_core.kernels.dense_rows import fill_rows
 from xmc_core.parallel import map_threads
 from xmc_core.types import Doubles, Floats, SparseRows
-
-Finished = TypeVar("Finished")
 
 BLOCK_ENTRIES = 2**18
 """Labels are taken in blocks whose positives have together about this many features (more where X
@@ -174,8 +171,8 @@ def _sum_up(
     rows: Rows,
     max_features: int,
     n_threads: int,
-    finish: Callable[[int, Block, Floats], Finished],
-) -> list[Finished]:
+    finish: Callable[[int, Block, Floats], Block],
+) -> list[Block]:
     """Centroids, block by block of labels: what `finish` makes of the number of the first one, of
     the sparse part and of the dense one."""
     n_samples, n_features = Y.shape[0], rows.n_features
@@ -197,7 +194,7 @@ def _sum_up(
     # An entry of the dense part takes an eighth of the time of one that has to be looked up.
     work = entries + label_pointer * n_dims // 8
 
-    def centroids_of(block: tuple[int, int]) -> Finished:
+    def centroids_of(block: tuple[int, int]) -> Block:
         first, last = block
         totals = np.full(n_features, np.inf)
         size = int(bound[first:last].sum())

@@ -326,6 +326,13 @@ def allowed_nodes(
     return flags[::-1]
 
 
+def _dense_part(weights: ChunkedWeights) -> str:
+    first, n_dims = (int(number) for number in weights.dense_columns)
+    if n_dims == 0:
+        return "no dense columns"
+    return f"dense columns {first:,} .. {first + n_dims - 1:,} in {weights.precision} precision"
+
+
 def _check(levels: Sequence[ChunkedWeights], slot_labels: Indices | None, n_labels: int) -> None:
     if not levels:
         raise ShapeError("beam search needs at least one level.")
@@ -335,6 +342,11 @@ def _check(levels: Sequence[ChunkedWeights], slot_labels: Indices | None, n_labe
             raise ShapeError(
                 f"level {number} was trained on {weights.n_features:,} features but level 1 on "
                 f"{levels[0].n_features:,}."
+            )
+        if _dense_part(weights) != _dense_part(levels[0]):  # a row's is made ready once for all
+            raise ShapeError(
+                f"level {number} has {_dense_part(weights)}, but level 1 "
+                f"{_dense_part(levels[0])}; train all on the same X, with one inference.weights."
             )
         if weights.n_parents != n_nodes:
             raise ShapeError(

@@ -214,12 +214,13 @@ class PipelineModel:
 
     def averaged(self, answers: Sequence[Predictions], top_k: int | None = None) -> Predictions:
         """What the ensemble answers where its members answer so."""
-        config = self.members[0].model.config
+        first = self.members[0].model
+        wanted = first.config.inference.top_k if top_k is None else top_k
         return average_predictions(
             answers,
             self.average,
-            top_k=config.inference.top_k if top_k is None else top_k,
-            n_threads=config.n_threads,
+            top_k=min(wanted, first.most_wanted),
+            n_threads=first.config.n_threads,
         )
 
     def score(self, texts: Sequence[str], pairs: SparseRows) -> SparseRows:

@@ -112,9 +112,15 @@ class XRLinear:
         return model._searcher.search(
             X,
             beam_size=_at_least_one("beam_size", beam_size, self.config.inference.beam_size),
-            top_k=_at_least_one("top_k", top_k, self.config.inference.top_k),
+            top_k=min(_at_least_one("top_k", top_k, self.config.inference.top_k), self.most_wanted),
             n_threads=self.config.n_threads if n_threads is None else n_threads,
         )
+
+    @property
+    def most_wanted(self) -> int:
+        """Labels that an answer holds at most, however many are asked for: all there are, or as
+        many as the config says."""
+        return max(self.n_labels, self.config.inference.top_k)
 
     def score(
         self, X: SparseRows | Floats, pairs: SparseRows, n_threads: int | None = None

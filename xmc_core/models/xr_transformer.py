@@ -115,6 +115,8 @@ def fine_tune(
             f"encoder.validation_rows is {config.encoder.validation_rows:,} but there are "
             f"{len(texts):,} training documents; hold out fewer."
         )
+    if not plans:  # nothing is to be validated, so nothing is held out
+        config = config.replace(**{"encoder.validation_rows": 0})
     encoder = TextEncoder.pretrained(config.encoder, device)
     if config.encoder.compile and encoder.device.type == "cuda":
         encoder.model.compile(dynamic=True)

@@ -234,7 +234,9 @@ def read_manifest(folder: Path | str) -> Json:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StoreError(f"{folder} is not a saved xmc folder: it has no manifest.json.") from None
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        raise StoreError(f"cannot read {file}: {error.strerror or error}.") from error
+    except ValueError as error:
         raise StoreError(
             f"{file} cannot be read ({error}); restore or rebuild the folder."
         ) from error

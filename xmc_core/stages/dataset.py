@@ -25,12 +25,7 @@ def run(inputs: "Inputs", config: Config, out: Path, report: Reporter) -> None:
 
 def _python_api(config: Config, report: Reporter) -> Dataset:
     """Split by file: what is written side by side shares its words and the functions it calls."""
-    read = read_python_api(
-        config.dataset.packages,
-        min_label_count=config.dataset.min_label_count,
-        n_threads=config.n_threads,
-        report=report,
-    )
+    read = read_python_api(config.dataset.packages, n_threads=config.n_threads, report=report)
     train, test = split_documents(read.documents, read.files, config.dataset.test_share)
     return build_dataset(
         train,

@@ -73,8 +73,8 @@ class ProjectPaths:
         preset = f" --preset {self.preset}" if self.preset else ""
         if not (folder / "manifest.json").exists():
             raise DataError(
-                f"{folder} is not there: run the stage `{stage}` first "
-                f"(xmc run {stage} --dataset {self.dataset}{preset})."
+                f"{folder} is not there: run the stages up to `{stage}` first "
+                f"(xmc run --dataset {self.dataset}{preset}, or one by one)."
             )
         made_of = folder / MADE_OF
         if made_of.exists() and json.loads(made_of.read_text()) != self.made_of():
