@@ -97,6 +97,8 @@ def run(servers: dict[str, tuple[int, list[str]]]) -> int:
     except KeyboardInterrupt:
         return 0
     finally:
+        for sign in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C would leave servers behind
+            signal.signal(sign, signal.SIG_IGN)
         stop(running)
 
 
