@@ -64,14 +64,15 @@ def superfluous(client: "MlflowClient", name: str, keep: int) -> "list[ModelVers
 
 
 def delete(client: "MlflowClient", version: "ModelVersion") -> None:
-    """Delete a version and the files of its model, wherever MLflow keeps them."""
+    """Delete a version and the files of its model, wherever MLflow keeps them: the files first, as
+    nothing leads to them once the version is gone."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     model = str(version.source).removeprefix("models:/")
     location = client.get_logged_model(model).artifact_location
+    get_artifact_repository(location, client.tracking_uri).delete_artifacts()
     client.delete_model_version(version.name, version.version)
     client.delete_logged_model(model)
-    get_artifact_repository(location, client.tracking_uri).delete_artifacts()
 
 
 def tidy_cache(project: DvcProject) -> int:
